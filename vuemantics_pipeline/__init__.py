@@ -1,0 +1,1 @@
+"""A Dagster pipeline that processes bulk uploads for Vuemantics, batch by batch."""

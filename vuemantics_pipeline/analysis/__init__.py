@@ -1,0 +1,1 @@
+"""Pixels -> description, score and vector. No database and no Dagster in here."""

@@ -1,0 +1,232 @@
+"""What happens to a batch: offered, opened, closed, requeued, failed, cancelled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from vuemantics_pipeline.errors import UsageError
+from vuemantics_pipeline.ledger.connection import Connection
+from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, LeaseLost, guard
+from vuemantics_pipeline.ledger.queries import queries
+from vuemantics_pipeline.ledger.records import BatchStatus, UploadKey
+from vuemantics_pipeline.ledger.transactions import transaction
+
+BATCH_CHANNEL = "vuemantics_batches"
+"""Postgres notifies it whenever a batch is added or its status or total changes."""
+
+PROGRESS_CHANNEL = "vuemantics_progress"
+"""Postgres notifies it with {"batch_id", "upload_id"} whenever an upload or batch moves."""
+
+DIED_TWICE = "The worker died twice while processing this file."
+
+_SQL = queries("batches")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A batch that wants a run. `(batch_id, try_number)` is unique for each run."""
+
+    batch_id: UUID
+    user_id: UUID
+    try_number: int
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A batch that says `processing` while no worker holds its lease."""
+
+    batch_id: UUID
+    run_id: str | None
+
+
+@dataclass(frozen=True)
+class Closed:
+    """How a batch stands after `close_batch`: it is done only when `unfinished` is 0."""
+
+    total: int
+    successful: int
+    failed: int
+    unfinished: int
+
+
+@dataclass(frozen=True)
+class BackOff:
+    """How long a batch waits after a run that got nothing done: base * 2^n, capped, in seconds."""
+
+    base_seconds: float
+    max_seconds: float
+
+
+def ready_batches(
+    connection: Connection, *, limit: int, grace_seconds: float
+) -> Sequence[RunRequest]:
+    """Return pending batches that are wholly there, oldest first, at most `limit`.
+
+    A batch is ready when its uploads number `total_uploads`, or when nothing has been added for
+    `grace_seconds`. A batch asked for within the last minute is left out: its run is on its way.
+    """
+    with connection.cursor(row_factory=class_row(RunRequest)) as cursor:
+        parameters = {"limit": limit, "grace_seconds": grace_seconds}
+        return cursor.execute(_SQL["ready"], parameters).fetchall()
+
+
+def mark_requested(connection: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Remember that runs were asked for, so that the next tick offers other batches."""
+    connection.execute(_SQL["mark_requested"], {"batch_ids": list(batch_ids)})
+
+
+def orphaned_batches(connection: Connection, *, grace_seconds: float) -> Sequence[Orphan]:
+    """Return `processing` batches without a worker.
+
+    A batch that no run of this pipeline ever held belongs to some other worker; it counts as
+    orphaned only after `grace_seconds` without any change.
+    """
+    with connection.cursor(row_factory=class_row(Orphan)) as cursor:
+        return cursor.execute(_SQL["orphaned"], {"grace_seconds": grace_seconds}).fetchall()
+
+
+def open_batch(lease: Lease, *, reopen: bool) -> Sequence[UploadKey]:
+    """Set a batch to `processing` and return its unfinished uploads, oldest first.
+
+    Attempts that a dead worker left open are used up; an upload that has none left is failed.
+
+    Args:
+        reopen: a person asked for this run, so a failed or cancelled batch is taken up again.
+
+    Raises:
+        UsageError: there is no such batch.
+        BatchStopped: the batch has ended, and `reopen` is not set.
+        LeaseLost: another run took over.
+    """
+    connection, key = lease.connection, {"batch_id": lease.batch_id}
+    with transaction(connection):
+        try:
+            status = BatchStatus(guard(lease))
+        except LeaseLost:
+            if connection.execute(_SQL["exists"], key).fetchone() is None:
+                raise no_such_batch(lease.batch_id) from None
+            raise
+        if status.is_terminal and not reopen:
+            raise BatchStopped(
+                "batch_stopped", f"Batch {lease.batch_id} is {status}; there is nothing to run."
+            )
+        connection.execute(_SQL["end_dead_attempts"], key)
+        connection.execute(_SQL["fail_worn_out"], key | {"error_message": DIED_TWICE})
+        connection.execute(_SQL["return_interrupted"], key)
+        recount(connection, lease.batch_id)
+        with connection.cursor(row_factory=class_row(UploadKey)) as cursor:
+            unfinished = cursor.execute(_SQL["unfinished"], key).fetchall()
+        if unfinished or not status.is_terminal:
+            connection.execute(_SQL["open"], key)
+        _notify(connection, lease.batch_id)
+    return unfinished
+
+
+def close_batch(lease: Lease) -> Closed:
+    """Count what is there and, if nothing is left to do, set the batch to `completed`.
+
+    Raises:
+        LeaseLost: another run took over.
+    """
+    connection, key = lease.connection, {"batch_id": lease.batch_id}
+    with transaction(connection):
+        status = BatchStatus(guard(lease))
+        row = connection.execute(_SQL["count"], key).fetchone()
+        assert row is not None
+        total, successful, failed, expected = row
+        closed = Closed(total, successful, failed, total - successful - failed)
+        if closed.unfinished == 0 and not status.is_terminal:
+            connection.execute(
+                _SQL["complete"], key | {"message": _summary(closed, expected), "total": total}
+            )
+            recount(connection, lease.batch_id)
+            _notify(connection, lease.batch_id)
+    return closed
+
+
+def requeue(
+    connection: Connection,
+    batch_id: UUID,
+    *,
+    run_id: str,
+    try_number: int | None = None,
+    reason: str,
+    backoff: BackOff,
+    max_tries: int | None = None,
+) -> BatchStatus | None:
+    """Give an unfinished batch back to the sensor after the run that held it has ended.
+
+    Idempotent: only the run that was the last to be given the batch can return it, once.
+
+    Args:
+        try_number: of a run that may have ended before it took the lease.
+        reason: what ended the run; stored as the batch's `error_message` until it goes on.
+        max_tries: after so many runs in a row that got nothing done the batch is failed instead.
+            None: never, for ends that are no fault of the batch.
+
+    Returns:
+        The batch's new status, or None where nothing was to be done.
+    """
+    key = {"batch_id": batch_id, "run_id": run_id, "try_number": try_number}
+    with transaction(connection):
+        row = connection.execute(_SQL["lock_held_by_run"], key).fetchone()
+        if row is None:
+            return None
+        fruitless = row[0] + 1
+        if max_tries is not None and fruitless >= max_tries:
+            connection.execute(_SQL["fail"], key | {"message": reason})
+            status = BatchStatus.FAILED
+        else:
+            wait = min(backoff.base_seconds * 2 ** min(fruitless - 1, 30), backoff.max_seconds)
+            connection.execute(_SQL["back_to_pending"], key | {"message": reason})
+            connection.execute(_SQL["next_try"], key | {"wait_seconds": wait})
+            status = BatchStatus.PENDING
+        recount(connection, batch_id)
+        _notify(connection, batch_id)
+    return status
+
+
+def cancel(connection: Connection, batch_id: UUID, message: str) -> bool:
+    """Set a batch that has not ended to `cancelled`; what is done is kept.
+
+    Returns:
+        Whether that changed anything.
+    """
+    with transaction(connection):
+        key = {"batch_id": batch_id, "message": message}
+        changed = connection.execute(_SQL["cancel"], key).rowcount == 1
+        if changed:
+            recount(connection, batch_id)
+            _notify(connection, batch_id)
+    return changed
+
+
+def recount(connection: Connection, batch_id: UUID) -> None:
+    """Set the counters to what the upload rows say. Counting rows cannot count one twice."""
+    connection.execute(_SQL["recount"], {"batch_id": batch_id})
+
+
+def no_such_batch(batch_id: object) -> UsageError:
+    return UsageError(
+        "no_such_batch",
+        f"There is no batch {batch_id}.",
+        "`vuemantics batches` lists the batches there are.",
+    )
+
+
+def _summary(closed: Closed, expected: int) -> str | None:
+    """The batch's `error_message` at its end: what a person should know, or None."""
+    if closed.total == 0:
+        return "None of the files offered was accepted, so there was nothing to process."
+    notes = []
+    if closed.failed:
+        notes.append(f"{closed.failed} of {closed.total} uploads failed.")
+    if expected > closed.total:
+        notes.append(f"{expected - closed.total} of {expected} announced files never arrived.")
+    return " ".join(notes) or None
+
+
+def _notify(connection: Connection, batch_id: UUID) -> None:
+    connection.execute(_SQL["notify_progress"], {"batch_id": batch_id})

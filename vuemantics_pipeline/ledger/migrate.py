@@ -1,0 +1,128 @@
+"""Brings a database up to what the pipeline needs. Safe to run twice, and by two at once."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import psycopg
+from psycopg import sql
+
+from vuemantics_pipeline.errors import BackendUnavailable, UsageError
+from vuemantics_pipeline.ledger.connection import Connection
+from vuemantics_pipeline.ledger.queries import queries
+
+_MIGRATIONS = resources.files(__package__) / "migrations"
+_NUMBERED = re.compile(r"^(\d{4})_(\w+)\.sql$")
+_SQL = queries("schema")
+_TABLES = ("users", "upload_batches", "uploads")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What `migrate` did.
+
+    Attributes:
+        created_tables: the database was empty, so the application's tables were created.
+        applied: names of the migrations applied now, in order.
+        listening: the trigger that wakes the sensor is in place; else it polls every second.
+    """
+
+    created_tables: bool
+    applied: tuple[str, ...]
+    listening: bool
+
+
+def migrate(connection: Connection, *, dimension: int) -> Migration:
+    """Create what is missing; never alter what is there.
+
+    Args:
+        dimension: of `uploads.embedding_local`, used only where that table is created here.
+
+    Raises:
+        UsageError: some of the application's tables are there and others are not.
+        BackendUnavailable: the role may not create a schema, or pgvector is not installed.
+    """
+    with _explained(connection), connection.transaction():
+        connection.execute(_SQL["lock_migrations"])
+        created = _create_application_tables(connection, dimension)
+        if connection.execute(_SQL["has_schema"]).fetchone() is None:
+            connection.execute(_SQL["create_schema"])
+        done = {number for (number,) in connection.execute(_SQL["applied_migrations"])}
+        applied = []
+        for number, file in _numbered_files():
+            if number not in done:
+                connection.execute(file.read_bytes())
+                connection.execute(_SQL["record_migration"], {"number": number, "name": file.name})
+                applied.append(file.name)
+        listening = _attach_trigger(connection)
+    return Migration(created, tuple(applied), listening)
+
+
+def is_migrated(connection: Connection) -> bool:
+    """Say whether every migration of this version has been applied."""
+    if connection.execute(_SQL["has_schema"]).fetchone() is None:
+        return False
+    done = {number for (number,) in connection.execute(_SQL["applied_migrations"])}
+    return done >= {number for number, _ in _numbered_files()}
+
+
+def column_dimension(connection: Connection) -> int | None:
+    """Return the dimension of `uploads.embedding_local`, or None where it has none."""
+    row = connection.execute(_SQL["column_dimension"]).fetchone()
+    return row[0] if row and row[0] > 0 else None
+
+
+def _numbered_files() -> list[tuple[int, Traversable]]:
+    matches = ((_NUMBERED.match(file.name), file) for file in _MIGRATIONS.iterdir())
+    return sorted(
+        ((int(match[1]), file) for match, file in matches if match), key=lambda pair: pair[0]
+    )
+
+
+def _create_application_tables(connection: Connection, dimension: int) -> bool:
+    present = [
+        name for (name,) in connection.execute(_SQL["present_tables"], {"names": [*_TABLES]})
+    ]
+    if len(present) == len(_TABLES):
+        return False
+    if present:
+        raise UsageError(
+            "incomplete_database",
+            f"The database has {', '.join(present)} but not the application's other tables.",
+            "Start the application once so that it creates them, or use an empty database.",
+        )
+    text = (_MIGRATIONS / "application_tables.sql").read_text()
+    connection.execute(sql.SQL(text).format(dimension=sql.Literal(dimension)))
+    return True
+
+
+def _attach_trigger(connection: Connection) -> bool:
+    try:
+        with connection.transaction():
+            connection.execute(_SQL["attach_trigger"])
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
+        return connection.execute(_SQL["has_trigger"]).fetchone() is not None
+    return True
+
+
+@contextmanager
+def _explained(connection: Connection) -> Iterator[None]:
+    """Turn what Postgres refuses during a migration into an error with a remedy."""
+    try:
+        yield
+    except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
+        raise BackendUnavailable(
+            "pgvector_missing",
+            "The Postgres server has no pgvector extension.",
+            "Install pgvector for this server (Debian: postgresql-NN-pgvector).",
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        role = connection.info.user
+        raise BackendUnavailable(
+            "missing_privilege",
+            f"The role {role} may not prepare the database: {error.diag.message_primary}.",
+            f"GRANT CREATE ON DATABASE to {role}, or let its owner run `vuemantics migrate`.",
+        ) from error

@@ -1,0 +1,117 @@
+"""The rows of the ledger as immutable records, and the words their columns use."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+
+class BatchStatus(StrEnum):
+    """`upload_batches.status`, in the application's words."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.CANCELLED)
+
+
+class UploadStatus(StrEnum):
+    """`uploads.processing_status`, in the application's words."""
+
+    PENDING = "pending"
+    ANALYZING = "analyzing"
+    EMBEDDING = "embedding"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Stage(StrEnum):
+    """The stages of an attempt, in order, in the words of the application's progress messages."""
+
+    QUEUED = "queued"
+    EXTRACTING_FRAMES = "extracting_frames"
+    VISION_ANALYSIS = "vision_analysis"
+    DESCRIPTION_AUDIT = "description_audit"
+    EMBEDDING_GENERATION = "embedding_generation"
+    INDEXING = "indexing"
+
+    @property
+    def upload_status(self) -> UploadStatus:
+        """What `uploads.processing_status` says during this stage."""
+        if self in (Stage.EMBEDDING_GENERATION, Stage.INDEXING):
+            return UploadStatus.EMBEDDING
+        return UploadStatus.ANALYZING
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A row of `upload_batches`, timestamps in UTC."""
+
+    batch_id: UUID
+    user_id: UUID
+    status: BatchStatus
+    total_uploads: int
+    processed_uploads: int
+    successful_uploads: int
+    failed_uploads: int
+    error_message: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+    @property
+    def progress_percentage(self) -> float:
+        """Processed share of the batch, 0-100; a finished empty batch is at 100."""
+        if self.total_uploads == 0:
+            return 100.0 if self.status.is_terminal else 0.0
+        return round(100 * self.processed_uploads / self.total_uploads, 1)
+
+
+@dataclass(frozen=True)
+class UploadKey:
+    """An upload to be processed."""
+
+    upload_id: UUID
+    filename: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One open try at an upload.
+
+    Attributes:
+        number: 1 or 2, counting only attempts that were used up.
+        file_path, thumbnail_path: as stored, relative to UPLOAD_PATH and not yet trusted.
+    """
+
+    attempt_id: int
+    upload_id: UUID
+    user_id: UUID
+    number: int
+    filename: str
+    file_path: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What processing made of an upload.
+
+    Attributes:
+        audit_score: 0-100.
+        embedding: unit vector in the dimension of the database's column.
+        thumbnail_path: relative to UPLOAD_PATH.
+        video_codec: None for images.
+        stage_seconds: wall-clock seconds by stage.
+    """
+
+    description: str
+    audit_score: int
+    embedding: list[float]
+    thumbnail_path: str
+    video_codec: str | None
+    stage_seconds: dict[str, float]

@@ -1,0 +1,123 @@
+-- name: ready
+SELECT b.id AS batch_id, b.user_id, coalesce(s.try_number, 1) AS try_number
+FROM upload_batches AS b
+LEFT JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = b.id
+WHERE b.status = 'pending'
+  AND (s.not_before IS NULL OR s.not_before <= now())
+  AND (s.requested_at IS NULL OR s.requested_at < now() - interval '60 seconds')
+  AND (
+      (SELECT count(*) FROM uploads AS u WHERE u.batch_id = b.id) >= b.total_uploads
+      OR greatest(
+          b.created_at, b.updated_at,
+          (SELECT max(u.created_at) FROM uploads AS u WHERE u.batch_id = b.id)
+      ) < now() - make_interval(secs => %(grace_seconds)s)
+  )
+ORDER BY b.created_at, b.id
+LIMIT %(limit)s
+
+-- name: mark_requested
+INSERT INTO vuemantics_pipeline.batch_states (batch_id, requested_at)
+SELECT batch_id, now() FROM unnest(%(batch_ids)s::uuid[]) AS batch_id
+ON CONFLICT (batch_id) DO UPDATE SET requested_at = excluded.requested_at
+
+-- name: orphaned
+SELECT b.id AS batch_id, s.run_id
+FROM upload_batches AS b
+LEFT JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = b.id
+WHERE b.status = 'processing'
+  AND NOT vuemantics_pipeline.lease_is_held(b.id)
+  AND (s.run_id IS NOT NULL OR b.updated_at < now() - make_interval(secs => %(grace_seconds)s))
+ORDER BY b.created_at, b.id
+
+-- name: exists
+SELECT 1 FROM upload_batches WHERE id = %(batch_id)s
+
+-- name: end_dead_attempts
+UPDATE vuemantics_pipeline.attempts
+SET outcome = 'died', ended_at = clock_timestamp(), error_code = 'worker_died',
+    error_message = 'The worker died while processing this file.'
+WHERE batch_id = %(batch_id)s AND outcome IS NULL
+
+-- name: fail_worn_out
+UPDATE uploads AS u
+SET processing_status = 'failed', updated_at = now(), error_message = coalesce(
+    (SELECT concat_ws(' ', a.error_message, a.remedy) FROM vuemantics_pipeline.attempts AS a
+     WHERE a.upload_id = u.id AND a.outcome = 'failed' ORDER BY a.id DESC LIMIT 1),
+    %(error_message)s
+)
+WHERE u.batch_id = %(batch_id)s AND u.processing_status NOT IN ('completed', 'failed')
+  AND (SELECT count(*) FROM vuemantics_pipeline.attempts AS a
+       WHERE a.upload_id = u.id AND a.outcome <> 'released') >= 2
+
+-- name: return_interrupted
+UPDATE uploads SET processing_status = 'pending', updated_at = now()
+WHERE batch_id = %(batch_id)s AND processing_status IN ('analyzing', 'embedding')
+
+-- name: unfinished
+SELECT id AS upload_id, filename FROM uploads
+WHERE batch_id = %(batch_id)s AND processing_status NOT IN ('completed', 'failed')
+ORDER BY created_at, id
+
+-- name: open
+UPDATE upload_batches
+SET status = 'processing', started_at = coalesce(started_at, now()), completed_at = NULL,
+    error_message = NULL, updated_at = now()
+WHERE id = %(batch_id)s
+
+-- name: count
+SELECT count(u.id),
+       count(u.id) FILTER (WHERE u.processing_status = 'completed'),
+       count(u.id) FILTER (WHERE u.processing_status = 'failed'),
+       b.total_uploads
+FROM upload_batches AS b LEFT JOIN uploads AS u ON u.batch_id = b.id
+WHERE b.id = %(batch_id)s
+GROUP BY b.id, b.total_uploads
+
+-- name: complete
+UPDATE upload_batches
+SET status = 'completed', total_uploads = %(total)s, error_message = %(message)s,
+    started_at = coalesce(started_at, now()), completed_at = now(), updated_at = now()
+WHERE id = %(batch_id)s
+
+-- name: lock_held_by_run
+SELECT s.fruitless_runs
+FROM upload_batches AS b
+JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = b.id
+WHERE b.id = %(batch_id)s AND b.status IN ('pending', 'processing')
+  AND (s.run_id = %(run_id)s
+       OR (s.run_id IS NULL AND s.try_number = %(try_number)s::integer))
+FOR UPDATE OF b, s
+
+-- name: fail
+UPDATE upload_batches
+SET status = 'failed', error_message = %(message)s, completed_at = now(), updated_at = now()
+WHERE id = %(batch_id)s
+
+-- name: back_to_pending
+UPDATE upload_batches SET status = 'pending', error_message = %(message)s, updated_at = now()
+WHERE id = %(batch_id)s
+
+-- name: next_try
+UPDATE vuemantics_pipeline.batch_states
+SET try_number = try_number + 1, fence = fence + 1, fruitless_runs = fruitless_runs + 1, run_id = NULL,
+    requested_at = NULL, not_before = now() + make_interval(secs => %(wait_seconds)s)
+WHERE batch_id = %(batch_id)s
+
+-- name: cancel
+UPDATE upload_batches
+SET status = 'cancelled', error_message = %(message)s, completed_at = now(), updated_at = now()
+WHERE id = %(batch_id)s AND status IN ('pending', 'processing')
+
+-- name: recount
+UPDATE upload_batches AS b
+SET processed_uploads = n.successful + n.failed, successful_uploads = n.successful,
+    failed_uploads = n.failed, updated_at = now()
+FROM (
+    SELECT count(*) FILTER (WHERE processing_status = 'completed') AS successful,
+           count(*) FILTER (WHERE processing_status = 'failed') AS failed
+    FROM uploads WHERE batch_id = %(batch_id)s
+) AS n
+WHERE b.id = %(batch_id)s
+
+-- name: notify_progress
+SELECT pg_notify('vuemantics_progress', json_build_object('batch_id', %(batch_id)s::uuid)::text)

@@ -1,0 +1,45 @@
+"""One transaction of the ledger: whole or not at all, and never cut off halfway by a signal."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from vuemantics_pipeline.ledger.connection import Connection, database_errors
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Run the block as one transaction.
+
+    A request to stop that arrives meanwhile takes effect at the end of the block: an exception
+    raised inside the driver would leave the connection unusable for giving the upload back.
+
+    Raises:
+        BackendUnavailable: the connection is lost; whether the transaction committed is unknown.
+    """
+    with _signals_deferred(), database_errors(connection), connection.transaction():
+        yield
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread only
+        return
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        received.append(number)
+
+    handlers = {number: signal.signal(number, remember) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)

@@ -1,0 +1,205 @@
+"""What happens to one upload: attempts, stages and the outcome, each one transaction."""
+
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
+from vuemantics_pipeline.errors import PipelineError, UploadError
+from vuemantics_pipeline.ledger.batches import recount
+from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
+from vuemantics_pipeline.ledger.queries import queries
+from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Outcome, Stage
+from vuemantics_pipeline.ledger.transactions import transaction
+from vuemantics_pipeline.ledger.vectors import literal
+
+MAX_ATTEMPTS = 2
+"""An upload that fails twice is failed for good."""
+
+_SQL = queries("uploads")
+
+
+def start_attempt(lease: Lease, upload_id: UUID, identity: AnalyzerIdentity) -> Attempt | None:
+    """Record an attempt before its work starts.
+
+    Returns:
+        The attempt, or None if the upload is finished already and nothing is to be done.
+
+    Raises:
+        BatchStopped: the batch is not being processed any more.
+        LeaseLost: another run took over.
+    """
+    connection = lease.connection
+    with transaction(connection):
+        _guard_processing(lease)
+        key = {"upload_id": upload_id, "batch_id": lease.batch_id}
+        row = connection.execute(_SQL["lock_unfinished"], key).fetchone()
+        if row is None:
+            return None
+        user_id, filename, file_path, used = row
+        started = connection.execute(
+            _SQL["start_attempt"],
+            key
+            | {
+                "number": used + 1,
+                "run_id": lease.run_id,
+                "fence": lease.fence,
+                "stage": Stage.QUEUED,
+                "analyzer": identity.analyzer,
+                "vision_model": identity.vision_model,
+                "embedding_model": identity.embedding_model,
+                "prompt_version": identity.prompt_version,
+            },
+        ).fetchone()
+        assert started is not None
+        _notify(lease, upload_id)
+    return Attempt(started[0], upload_id, user_id, used + 1, filename, file_path)
+
+
+def reach_stage(lease: Lease, attempt: Attempt, stage: Stage) -> None:
+    """Record that an attempt has reached a stage.
+
+    Raises:
+        BatchStopped: the batch is not being processed any more.
+        LeaseLost: another run took over.
+    """
+    with transaction(lease.connection):
+        _guard_processing(lease)
+        lease.connection.execute(
+            _SQL["reach_stage"],
+            {
+                "attempt_id": attempt.attempt_id,
+                "upload_id": attempt.upload_id,
+                "stage": stage,
+                "status": stage.upload_status,
+            },
+        )
+        _notify(lease, attempt.upload_id)
+
+
+def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
+    """Record that an upload is described and searchable. Repeating it changes nothing.
+
+    Raises:
+        LeaseLost: another run took over.
+    """
+    with transaction(lease.connection):
+        guard(lease)
+        if not _end_attempt(lease, attempt, "completed", outcome.stage_seconds):
+            return
+        lease.connection.execute(
+            _SQL["complete"],
+            {
+                "upload_id": attempt.upload_id,
+                "description": outcome.description,
+                "audit_score": outcome.audit_score,
+                "embedding": literal(outcome.embedding),
+                "thumbnail_path": outcome.thumbnail_path,
+                "video_codec": outcome.video_codec,
+            },
+        )
+        lease.connection.execute(_SQL["mark_fruitful"], {"batch_id": lease.batch_id})
+        _settle(lease, attempt.upload_id)
+
+
+def fail(
+    lease: Lease, attempt: Attempt, error: UploadError, stage_seconds: dict[str, float]
+) -> bool:
+    """Record that an attempt failed. Repeating it changes nothing.
+
+    Returns:
+        Whether that was the last attempt: the upload is then failed for good.
+
+    Raises:
+        LeaseLost: another run took over.
+    """
+    is_final = attempt.number >= MAX_ATTEMPTS
+    with transaction(lease.connection):
+        guard(lease)
+        if _end_attempt(lease, attempt, "failed", stage_seconds, error):
+            query = _SQL["fail"] if is_final else _SQL["back_to_pending"]
+            lease.connection.execute(
+                query, {"upload_id": attempt.upload_id, "error_message": str(error)}
+            )
+            if is_final:
+                lease.connection.execute(_SQL["mark_fruitful"], {"batch_id": lease.batch_id})
+            _settle(lease, attempt.upload_id)
+    return is_final
+
+
+def release(
+    lease: Lease, attempt: Attempt, reason: PipelineError, stage_seconds: dict[str, float]
+) -> None:
+    """Give an attempt back unused, because its end was no fault of the file.
+
+    Raises:
+        LeaseLost: another run took over.
+    """
+    with transaction(lease.connection):
+        guard(lease)
+        if _end_attempt(lease, attempt, "released", stage_seconds, reason):
+            lease.connection.execute(_SQL["back_to_pending"], {"upload_id": attempt.upload_id})
+            _settle(lease, attempt.upload_id)
+
+
+def find_upload(lease: Lease, id_prefix: str) -> UUID:
+    """Return the upload of the lease's batch whose id begins with 12 hexadecimal digits.
+
+    Raises:
+        LookupError: the batch has no such upload.
+    """
+    row = lease.connection.execute(
+        _SQL["find_upload"],
+        {
+            "batch_id": lease.batch_id,
+            "lowest": UUID(id_prefix.ljust(32, "0")),
+            "highest": UUID(id_prefix.ljust(32, "f")),
+        },
+    ).fetchone()
+    if row is None:
+        raise LookupError(f"Batch {lease.batch_id} has no upload {id_prefix}.")
+    upload_id: UUID = row[0]
+    return upload_id
+
+
+def _guard_processing(lease: Lease) -> None:
+    status = guard(lease)
+    if status != BatchStatus.PROCESSING:
+        raise BatchStopped(
+            "batch_stopped", f"Batch {lease.batch_id} is {status} now; this run stops."
+        )
+
+
+def _end_attempt(
+    lease: Lease,
+    attempt: Attempt,
+    outcome: str,
+    stage_seconds: dict[str, float],
+    error: PipelineError | None = None,
+) -> bool:
+    """Close an attempt that is still open; False if it was closed before."""
+    closed = lease.connection.execute(
+        _SQL["end_attempt"],
+        {
+            "attempt_id": attempt.attempt_id,
+            "fence": lease.fence,
+            "outcome": outcome,
+            "stage_seconds": Jsonb({stage: round(s, 4) for stage, s in stage_seconds.items()}),
+            "error_code": error.code if error else None,
+            "error_message": error.message if error else None,
+            "remedy": error.remedy if error else None,
+        },
+    )
+    return closed.rowcount == 1
+
+
+def _settle(lease: Lease, upload_id: UUID) -> None:
+    recount(lease.connection, lease.batch_id)
+    _notify(lease, upload_id)
+
+
+def _notify(lease: Lease, upload_id: UUID) -> None:
+    """Announce a change to whoever follows the batch; delivered only if the transaction commits."""
+    lease.connection.execute(
+        _SQL["notify_progress"], {"batch_id": lease.batch_id, "upload_id": upload_id}
+    )

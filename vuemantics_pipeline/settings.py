@@ -1,0 +1,105 @@
+"""The environment as typed settings. Names without a prefix are the application's own."""
+
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from vuemantics_pipeline.errors import UsageError
+
+
+class AnalyzerName(StrEnum):
+    """Which analyzer describes and embeds the media."""
+
+    EMBEDDED = "embedded"
+    OLLAMA = "ollama"
+    NONE = "none"
+
+
+def _default_home() -> Path:
+    return Path.home() / ".vuemantics"
+
+
+def _variable(name: str) -> AliasChoices:
+    return AliasChoices(name)
+
+
+class Settings(BaseSettings):
+    """What the pipeline reads from the environment.
+
+    Empty variables count as unset. `load_settings` turns a wrong value into a `UsageError`.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    # The application's names
+    database_url: Annotated[SecretStr | None, NoDecode] = Field(
+        None, validation_alias=_variable("DATABASE_URL")
+    )
+    upload_path: Path | None = Field(None, validation_alias=_variable("UPLOAD_PATH"))
+    ollama_host: str = Field("http://127.0.0.1:11434", validation_alias=_variable("OLLAMA_HOST"))
+    vision_model: str = Field("qwen2.5vl:3b", validation_alias=_variable("VISION_MODEL"))
+    embedding_model: str = Field("bge-m3", validation_alias=_variable("LOCAL_EMBEDDING_MODEL"))
+    embedding_dimensions: int = Field(
+        1024, ge=1, le=2000, validation_alias=_variable("LOCAL_EMBEDDING_DIMENSIONS")
+    )
+
+    # The pipeline's own
+    home: Path = Field(default_factory=_default_home, validation_alias=_variable("VUEMANTICS_HOME"))
+    analyzer: AnalyzerName = Field(
+        AnalyzerName.EMBEDDED, validation_alias=_variable("VUEMANTICS_ANALYZER")
+    )
+    ollama_timeout_seconds: float = Field(
+        300, gt=0, validation_alias=_variable("VUEMANTICS_OLLAMA_TIMEOUT_SECONDS")
+    )
+    max_pixels: int = Field(250_000_000, ge=1, validation_alias=_variable("VUEMANTICS_MAX_PIXELS"))
+    batches_per_tick: int = Field(
+        10, ge=1, le=1000, validation_alias=_variable("VUEMANTICS_BATCHES_PER_TICK")
+    )
+    listen_seconds: float = Field(
+        20, ge=0, le=50, validation_alias=_variable("VUEMANTICS_LISTEN_SECONDS")
+    )
+    grace_seconds: float = Field(900, ge=0, validation_alias=_variable("VUEMANTICS_GRACE_SECONDS"))
+    max_tries: int = Field(5, ge=1, validation_alias=_variable("VUEMANTICS_MAX_TRIES"))
+    backoff_seconds: float = Field(
+        10, ge=0, validation_alias=_variable("VUEMANTICS_BACKOFF_SECONDS")
+    )
+    backoff_max_seconds: float = Field(
+        600, ge=0, validation_alias=_variable("VUEMANTICS_BACKOFF_MAX_SECONDS")
+    )
+
+    @field_validator("home", "upload_path")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    @cached_property
+    def uploads(self) -> Path:
+        """Folder that `uploads.file_path` is relative to."""
+        return self.upload_path or self.home / "uploads"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment.
+
+    Args:
+        overrides: values that win over the environment, by field name.
+
+    Raises:
+        UsageError: a variable has a value that cannot be used.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise UsageError(
+            "bad_setting", f"A setting cannot be used: {problems}.", "Correct it and start again."
+        ) from None
