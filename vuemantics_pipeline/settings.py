@@ -83,6 +83,20 @@ class Settings(BaseSettings):
         """Folder that `uploads.file_path` is relative to."""
         return self.upload_path or self.home / "uploads"
 
+    def require_database_url(self) -> str:
+        """Return DATABASE_URL.
+
+        Raises:
+            UsageError: it is not set.
+        """
+        if self.database_url is None:
+            raise UsageError(
+                "no_database_url",
+                "DATABASE_URL is not set.",
+                "Set it, or let `vuemantics up` start Dagster: it brings a database along.",
+            )
+        return self.database_url.get_secret_value()
+
 
 def load_settings(**overrides: object) -> Settings:
     """Read the environment.

@@ -6,9 +6,8 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ledger.connection import Connection
-from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, LeaseLost, guard
+from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import BatchStatus, UploadKey
 from vuemantics_pipeline.ledger.transactions import transaction
@@ -26,16 +25,25 @@ _SQL = queries("batches")
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A batch that wants a run. `(batch_id, try_number)` is unique for each run."""
+    """A batch that wants a run. `(batch_id, try_number)` is unique for each run.
+
+    Attributes:
+        was_requested: this try was asked for before, and has not begun.
+    """
 
     batch_id: UUID
     user_id: UUID
     try_number: int
+    was_requested: bool
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """A batch that says `processing` while no worker holds its lease."""
+    """A batch that says `processing` while no worker holds its lease.
+
+    Attributes:
+        run_id: of the run that held it last; None if it was never one of ours.
+    """
 
     batch_id: UUID
     run_id: str | None
@@ -53,10 +61,18 @@ class Closed:
 
 @dataclass(frozen=True)
 class BackOff:
-    """How long a batch waits after a run that got nothing done: base * 2^n, capped, in seconds."""
+    """How long a batch waits after runs that got nothing done, in seconds.
+
+    Not at all after the first, then base, 2 * base, 4 * base, ... up to max.
+    """
 
     base_seconds: float
     max_seconds: float
+
+    def wait_seconds(self, fruitless_runs: int) -> float:
+        if fruitless_runs <= 1:
+            return 0
+        return min(self.base_seconds * 2.0 ** min(fruitless_runs - 2, 30), self.max_seconds)
 
 
 def ready_batches(
@@ -96,24 +112,20 @@ def open_batch(lease: Lease, *, reopen: bool) -> Sequence[UploadKey]:
         reopen: a person asked for this run, so a failed or cancelled batch is taken up again.
 
     Raises:
-        UsageError: there is no such batch.
         BatchStopped: the batch has ended, and `reopen` is not set.
         LeaseLost: another run took over.
     """
     connection, key = lease.connection, {"batch_id": lease.batch_id}
     with transaction(connection):
-        try:
-            status = BatchStatus(guard(lease))
-        except LeaseLost:
-            if connection.execute(_SQL["exists"], key).fetchone() is None:
-                raise no_such_batch(lease.batch_id) from None
-            raise
+        status = BatchStatus(guard(lease))
         if status.is_terminal and not reopen:
             raise BatchStopped(
                 "batch_stopped", f"Batch {lease.batch_id} is {status}; there is nothing to run."
             )
         connection.execute(_SQL["end_dead_attempts"], key)
-        connection.execute(_SQL["fail_worn_out"], key | {"error_message": DIED_TWICE})
+        worn_out = connection.execute(_SQL["fail_worn_out"], key | {"error_message": DIED_TWICE})
+        if worn_out.rowcount:
+            mark_fruitful(connection, lease.batch_id)
         connection.execute(_SQL["return_interrupted"], key)
         recount(connection, lease.batch_id)
         with connection.cursor(row_factory=class_row(UploadKey)) as cursor:
@@ -179,7 +191,7 @@ def requeue(
             connection.execute(_SQL["fail"], key | {"message": reason})
             status = BatchStatus.FAILED
         else:
-            wait = min(backoff.base_seconds * 2 ** min(fruitless - 1, 30), backoff.max_seconds)
+            wait = backoff.wait_seconds(fruitless)
             connection.execute(_SQL["back_to_pending"], key | {"message": reason})
             connection.execute(_SQL["next_try"], key | {"wait_seconds": wait})
             status = BatchStatus.PENDING
@@ -188,14 +200,35 @@ def requeue(
     return status
 
 
-def cancel(connection: Connection, batch_id: UUID, message: str) -> bool:
+def adopt(connection: Connection, batch_id: UUID) -> None:
+    """Return to `pending` a batch that another worker left in `processing`."""
+    with transaction(connection):
+        connection.execute(_SQL["adopt"], {"batch_id": batch_id})
+        recount(connection, batch_id)
+        _notify(connection, batch_id)
+
+
+def cancel(
+    connection: Connection,
+    batch_id: UUID,
+    *,
+    message: str,
+    run_id: str | None = None,
+    try_number: int | None = None,
+) -> bool:
     """Set a batch that has not ended to `cancelled`; what is done is kept.
+
+    Args:
+        run_id, try_number: of the run that was cancelled; then the batch follows only if it was
+            the last to be given the batch.
 
     Returns:
         Whether that changed anything.
     """
+    key = {"batch_id": batch_id, "run_id": run_id, "try_number": try_number, "message": message}
     with transaction(connection):
-        key = {"batch_id": batch_id, "message": message}
+        if run_id and connection.execute(_SQL["lock_held_by_run"], key).fetchone() is None:
+            return False
         changed = connection.execute(_SQL["cancel"], key).rowcount == 1
         if changed:
             recount(connection, batch_id)
@@ -208,12 +241,9 @@ def recount(connection: Connection, batch_id: UUID) -> None:
     connection.execute(_SQL["recount"], {"batch_id": batch_id})
 
 
-def no_such_batch(batch_id: object) -> UsageError:
-    return UsageError(
-        "no_such_batch",
-        f"There is no batch {batch_id}.",
-        "`vuemantics batches` lists the batches there are.",
-    )
+def mark_fruitful(connection: Connection, batch_id: UUID) -> None:
+    """Note that a run got something done, so that its end does not count towards the back-off."""
+    connection.execute(_SQL["mark_fruitful"], {"batch_id": batch_id})
 
 
 def _summary(closed: Closed, expected: int) -> str | None:

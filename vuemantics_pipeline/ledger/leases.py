@@ -9,7 +9,7 @@ took over cannot write.
 from dataclasses import dataclass
 from uuid import UUID
 
-from vuemantics_pipeline.errors import PipelineError
+from vuemantics_pipeline.errors import PipelineError, UsageError
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.queries import queries
 
@@ -42,6 +42,7 @@ def acquire(connection: Connection, batch_id: UUID, run_id: str) -> Lease:
     """Take the lease of a batch for a run, and raise its fencing number.
 
     Raises:
+        UsageError: there is no such batch.
         LeaseHeld: another session holds it; the message names the run.
     """
     parameters = {"batch_id": batch_id, "run_id": run_id}
@@ -55,8 +56,17 @@ def acquire(connection: Connection, batch_id: UUID, run_id: str) -> Lease:
             "Wait for that run to end, or terminate it.",
         )
     fence = connection.execute(_SQL["claim"], parameters).fetchone()
-    assert fence is not None
+    if fence is None:
+        raise no_such_batch(batch_id)
     return Lease(connection, batch_id, run_id, fence[0])
+
+
+def no_such_batch(batch_id: object) -> UsageError:
+    return UsageError(
+        "no_such_batch",
+        f"There is no batch {batch_id}.",
+        "`vuemantics batches` lists the batches there are.",
+    )
 
 
 def release(lease: Lease) -> None:

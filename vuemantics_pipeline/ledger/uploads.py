@@ -6,7 +6,7 @@ from psycopg.types.json import Jsonb
 
 from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
 from vuemantics_pipeline.errors import PipelineError, UploadError
-from vuemantics_pipeline.ledger.batches import recount
+from vuemantics_pipeline.ledger.batches import mark_fruitful, recount
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Outcome, Stage
@@ -85,7 +85,7 @@ def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
     """
     with transaction(lease.connection):
         guard(lease)
-        if not _end_attempt(lease, attempt, "completed", outcome.stage_seconds):
+        if not _end_attempt(lease, attempt.upload_id, "completed", outcome.stage_seconds):
             return
         lease.connection.execute(
             _SQL["complete"],
@@ -98,7 +98,7 @@ def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
                 "video_codec": outcome.video_codec,
             },
         )
-        lease.connection.execute(_SQL["mark_fruitful"], {"batch_id": lease.batch_id})
+        mark_fruitful(lease.connection, lease.batch_id)
         _settle(lease, attempt.upload_id)
 
 
@@ -116,30 +116,30 @@ def fail(
     is_final = attempt.number >= MAX_ATTEMPTS
     with transaction(lease.connection):
         guard(lease)
-        if _end_attempt(lease, attempt, "failed", stage_seconds, error):
+        if _end_attempt(lease, attempt.upload_id, "failed", stage_seconds, error):
             query = _SQL["fail"] if is_final else _SQL["back_to_pending"]
             lease.connection.execute(
                 query, {"upload_id": attempt.upload_id, "error_message": str(error)}
             )
             if is_final:
-                lease.connection.execute(_SQL["mark_fruitful"], {"batch_id": lease.batch_id})
+                mark_fruitful(lease.connection, lease.batch_id)
             _settle(lease, attempt.upload_id)
     return is_final
 
 
 def release(
-    lease: Lease, attempt: Attempt, reason: PipelineError, stage_seconds: dict[str, float]
+    lease: Lease, upload_id: UUID, reason: PipelineError, stage_seconds: dict[str, float]
 ) -> None:
-    """Give an attempt back unused, because its end was no fault of the file.
+    """Give the upload's open attempt back unused, if it has one: its end was no fault of the file.
 
     Raises:
         LeaseLost: another run took over.
     """
     with transaction(lease.connection):
         guard(lease)
-        if _end_attempt(lease, attempt, "released", stage_seconds, reason):
-            lease.connection.execute(_SQL["back_to_pending"], {"upload_id": attempt.upload_id})
-            _settle(lease, attempt.upload_id)
+        if _end_attempt(lease, upload_id, "released", stage_seconds, reason):
+            lease.connection.execute(_SQL["back_to_pending"], {"upload_id": upload_id})
+            _settle(lease, upload_id)
 
 
 def find_upload(lease: Lease, id_prefix: str) -> UUID:
@@ -172,16 +172,16 @@ def _guard_processing(lease: Lease) -> None:
 
 def _end_attempt(
     lease: Lease,
-    attempt: Attempt,
+    upload_id: UUID,
     outcome: str,
     stage_seconds: dict[str, float],
     error: PipelineError | None = None,
 ) -> bool:
-    """Close an attempt that is still open; False if it was closed before."""
+    """Close this run's open attempt at an upload; False if there is none."""
     closed = lease.connection.execute(
         _SQL["end_attempt"],
         {
-            "attempt_id": attempt.attempt_id,
+            "upload_id": upload_id,
             "fence": lease.fence,
             "outcome": outcome,
             "stage_seconds": Jsonb({stage: round(s, 4) for stage, s in stage_seconds.items()}),

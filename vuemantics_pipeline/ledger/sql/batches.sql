@@ -1,5 +1,6 @@
 -- name: ready
-SELECT b.id AS batch_id, b.user_id, coalesce(s.try_number, 1) AS try_number
+SELECT b.id AS batch_id, b.user_id, coalesce(s.try_number, 1) AS try_number,
+       s.requested_at IS NOT NULL AS was_requested
 FROM upload_batches AS b
 LEFT JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = b.id
 WHERE b.status = 'pending'
@@ -28,9 +29,6 @@ WHERE b.status = 'processing'
   AND NOT vuemantics_pipeline.lease_is_held(b.id)
   AND (s.run_id IS NOT NULL OR b.updated_at < now() - make_interval(secs => %(grace_seconds)s))
 ORDER BY b.created_at, b.id
-
--- name: exists
-SELECT 1 FROM upload_batches WHERE id = %(batch_id)s
 
 -- name: end_dead_attempts
 UPDATE vuemantics_pipeline.attempts
@@ -102,6 +100,13 @@ UPDATE vuemantics_pipeline.batch_states
 SET try_number = try_number + 1, fence = fence + 1, fruitless_runs = fruitless_runs + 1, run_id = NULL,
     requested_at = NULL, not_before = now() + make_interval(secs => %(wait_seconds)s)
 WHERE batch_id = %(batch_id)s
+
+-- name: mark_fruitful
+UPDATE vuemantics_pipeline.batch_states SET fruitless_runs = 0 WHERE batch_id = %(batch_id)s
+
+-- name: adopt
+UPDATE upload_batches SET status = 'pending', updated_at = now()
+WHERE id = %(batch_id)s AND status = 'processing'
 
 -- name: cancel
 UPDATE upload_batches

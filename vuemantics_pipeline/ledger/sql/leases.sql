@@ -10,7 +10,7 @@ FROM vuemantics_pipeline.batch_states WHERE batch_id = %(batch_id)s AND run_id I
 
 -- name: claim
 INSERT INTO vuemantics_pipeline.batch_states AS s (batch_id, fence, run_id, claimed_at)
-VALUES (%(batch_id)s, 1, %(run_id)s, now())
+SELECT id, 1, %(run_id)s, now() FROM upload_batches WHERE id = %(batch_id)s
 ON CONFLICT (batch_id) DO UPDATE
 SET fence = s.fence + 1, run_id = excluded.run_id, claimed_at = excluded.claimed_at
 RETURNING fence

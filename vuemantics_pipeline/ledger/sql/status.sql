@@ -42,11 +42,27 @@ LEFT JOIN LATERAL (
 WHERE u.batch_id = %(batch_id)s AND u.processing_status = 'failed'
 ORDER BY u.created_at, u.id
 
+-- name: load_pgvector
+SELECT '[0]'::vector
+
+-- name: scan_on
+-- An index scan stops after ef_search rows, before hidden ones and other users' are left out.
+-- Settings are named by select, because older versions of pgvector do not know all of them.
+SELECT set_config(name, CASE name WHEN 'hnsw.ef_search' THEN %(ef_search)s::text
+                                  ELSE 'strict_order' END, true)
+FROM pg_settings WHERE name IN ('hnsw.ef_search', 'hnsw.iterative_scan')
+
 -- name: search
 SELECT id AS upload_id, batch_id, filename, file_path,
-       1 - (embedding_local <=> %(embedding)s::vector) AS score, description
+       round((1 - (embedding_local <=> %(embedding)s::vector))::numeric, 4)::float8 AS score,
+       description
 FROM uploads
-WHERE embedding_local IS NOT NULL AND NOT coalesce(hidden, false)
+WHERE vector_norm(embedding_local) > 0 AND NOT coalesce(hidden, false)
   AND (%(user_id)s::uuid IS NULL OR user_id = %(user_id)s)
 ORDER BY embedding_local <=> %(embedding)s::vector, id
 LIMIT %(limit)s
+
+-- name: server
+SELECT current_setting('server_version'), current_database(),
+       (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+       (SELECT default_version FROM pg_available_extensions WHERE name = 'vector')

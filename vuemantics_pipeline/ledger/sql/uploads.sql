@@ -27,7 +27,7 @@ WHERE id = %(upload_id)s AND processing_status NOT IN ('completed', 'failed')
 UPDATE vuemantics_pipeline.attempts
 SET outcome = %(outcome)s, ended_at = clock_timestamp(), stage_seconds = %(stage_seconds)s,
     error_code = %(error_code)s, error_message = %(error_message)s, remedy = %(remedy)s
-WHERE id = %(attempt_id)s AND fence = %(fence)s AND outcome IS NULL
+WHERE upload_id = %(upload_id)s AND fence = %(fence)s AND outcome IS NULL
 
 -- name: complete
 UPDATE uploads
@@ -46,9 +46,6 @@ WHERE id = %(upload_id)s AND processing_status NOT IN ('completed', 'failed')
 -- name: back_to_pending
 UPDATE uploads SET processing_status = 'pending', updated_at = now()
 WHERE id = %(upload_id)s AND processing_status NOT IN ('completed', 'failed')
-
--- name: mark_fruitful
-UPDATE vuemantics_pipeline.batch_states SET fruitless_runs = 0 WHERE batch_id = %(batch_id)s
 
 -- name: find_upload
 SELECT id FROM uploads

@@ -1,0 +1,43 @@
+"""Puts the definitions together. `vuemantics_pipeline.definitions` is what Dagster loads."""
+
+from typing import Any
+
+import dagster as dg
+
+from vuemantics_pipeline.orchestration.assets import upload_batch
+from vuemantics_pipeline.orchestration.checks import no_failed_uploads
+from vuemantics_pipeline.orchestration.hooks import (
+    batch_after_cancellation,
+    batch_after_failure,
+    batch_after_success,
+)
+from vuemantics_pipeline.orchestration.io_managers import StatelessIOManager
+from vuemantics_pipeline.orchestration.jobs import process_batch
+from vuemantics_pipeline.orchestration.resources import AnalyzerResource, LedgerResource
+from vuemantics_pipeline.orchestration.sensors import pending_upload_batches
+
+
+def build_definitions(**resources: Any) -> dg.Definitions:
+    """Return fresh definitions.
+
+    Args:
+        resources: replacements, by resource key ('ledger', 'analyzer', 'io_manager').
+    """
+    return dg.Definitions(
+        assets=[upload_batch],
+        asset_checks=[no_failed_uploads],
+        jobs=[process_batch],
+        sensors=[
+            pending_upload_batches,
+            batch_after_success,
+            batch_after_failure,
+            batch_after_cancellation,
+        ],
+        resources={
+            "ledger": LedgerResource(),
+            "analyzer": AnalyzerResource(),
+            "io_manager": StatelessIOManager(),
+            **resources,
+        },
+        executor=dg.in_process_executor,
+    )

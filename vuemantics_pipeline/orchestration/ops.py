@@ -1,0 +1,112 @@
+"""Ops: open the batch, process each of its uploads, close it.
+
+What flows between them is order, not data: every output is `Nothing`, which costs the fewest
+event rows, and each op reads what it needs from Postgres.
+"""
+
+import re
+from collections.abc import Iterator
+
+import dagster as dg
+
+from vuemantics_pipeline.ledger import batches, uploads
+from vuemantics_pipeline.ledger.records import UploadKey
+from vuemantics_pipeline.orchestration.resources import AnalyzerResource, LedgerResource
+from vuemantics_pipeline.orchestration.stopping import StopRun, give_back, stopping
+from vuemantics_pipeline.processing import Processed, Verdict
+from vuemantics_pipeline.processing import process_upload as process
+
+_ID_DIGITS = 12
+_NOT_ALLOWED_IN_KEYS = re.compile(r"[^A-Za-z0-9]+")
+
+
+def mapping_key(upload: UploadKey) -> str:
+    """Return a step name that a person can read: the file's name and the first digits of its id."""
+    name = _NOT_ALLOWED_IN_KEYS.sub("_", upload.filename).strip("_")[:40] or "file"
+    return f"{name}_{upload.upload_id.hex[:_ID_DIGITS]}"
+
+
+@dg.op(
+    out=dg.DynamicOut(dg.Nothing),
+    description="Takes the batch's lease and lists the uploads that are not finished.",
+)
+def open_batch(
+    context: dg.OpExecutionContext, ledger: LedgerResource, analyzer: AnalyzerResource
+) -> Iterator[dg.DynamicOutput[None]]:
+    with stopping(context, ledger):
+        lease, unfinished = ledger.open(analyzer.get())
+    context.log.info(f"Batch {lease.batch_id}: {len(unfinished)} uploads to process.")
+    for upload in unfinished:
+        yield dg.DynamicOutput(None, mapping_key=mapping_key(upload))
+
+
+@dg.op(
+    ins={"opened": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+    retry_policy=dg.RetryPolicy(max_retries=1),
+    description="Makes one attempt at one upload. After the second it is failed for good.",
+)
+def process_upload(
+    context: dg.OpExecutionContext, ledger: LedgerResource, analyzer: AnalyzerResource
+) -> Iterator[dg.Output[None]]:
+    with stopping(context, ledger):
+        lease, _ = ledger.open(analyzer.get())
+        key = context.get_mapping_key() or ""
+        upload_id = uploads.find_upload(lease, key[-_ID_DIGITS:])
+        processed = process(
+            lease,
+            upload_id,
+            analyzer=analyzer.get(),
+            uploads_root=ledger.settings.uploads,
+            max_pixels=ledger.settings.max_pixels,
+        )
+    if processed.verdict is Verdict.RETRY:
+        raise dg.Failure(f"{_name(processed)}: {processed.error}", allow_retries=True)
+    if processed.verdict is Verdict.FAILED:
+        context.log.warning(f"{_name(processed)} failed for good: {processed.error}")
+    yield dg.Output(None, metadata=_metadata(processed))
+
+
+@dg.op(
+    ins={"processed": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+    description="Counts what is there and completes the batch if nothing is left to do.",
+)
+def close_batch(
+    context: dg.OpExecutionContext, ledger: LedgerResource, analyzer: AnalyzerResource
+) -> Iterator[dg.Output[None]]:
+    with stopping(context, ledger):
+        lease, _ = ledger.open(analyzer.get())
+        closed = batches.close_batch(lease)
+    if closed.unfinished:
+        reason = f"{closed.unfinished} uploads are not finished; another run takes them up."
+        give_back(ledger, reason)
+        raise StopRun(reason)
+    yield dg.Output(
+        None,
+        metadata={
+            "uploads_total": closed.total,
+            "uploads_succeeded": closed.successful,
+            "uploads_failed": closed.failed,
+        },
+    )
+
+
+def _name(processed: Processed) -> str:
+    return processed.attempt.filename if processed.attempt else "upload"
+
+
+def _metadata(processed: Processed) -> dict[str, dg.MetadataValue | str | int | float]:
+    metadata: dict[str, dg.MetadataValue | str | int | float] = {"outcome": processed.verdict.value}
+    if processed.attempt:
+        metadata |= {"file": processed.attempt.filename, "attempt": processed.attempt.number}
+    if processed.error:
+        metadata |= {"reason": processed.error.message, "remedy": processed.error.remedy}
+    if processed.outcome:
+        metadata |= {
+            "description": processed.outcome.description,
+            "audit_score": processed.outcome.audit_score,
+        }
+    return metadata | {
+        f"{stage}_seconds": round(seconds, 3) for stage, seconds in processed.stage_seconds.items()
+    }

@@ -1,0 +1,136 @@
+"""The sensor that starts batches: one run for each batch that is ready.
+
+A tick waits on Postgres LISTEN for up to VUEMANTICS_LISTEN_SECONDS instead of returning empty
+handed, so that a new batch starts within its tick and not at the next. It looks once a second
+besides: a batch becomes ready also by its last upload, by its grace period and by its back-off.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from vuemantics_pipeline.errors import BackendUnavailable
+from vuemantics_pipeline.ledger import batches
+from vuemantics_pipeline.ledger.batches import BATCH_CHANNEL, BackOff, RunRequest
+from vuemantics_pipeline.ledger.connection import Connection, connect
+from vuemantics_pipeline.ledger.migrate import is_migrated
+from vuemantics_pipeline.orchestration.assets import upload_batches
+from vuemantics_pipeline.orchestration.jobs import process_batch
+from vuemantics_pipeline.orchestration.stopping import back_off
+from vuemantics_pipeline.orchestration.tags import RUN_KEY, run_key, run_tags
+from vuemantics_pipeline.settings import Settings, load_settings
+
+_LOOK_EVERY_SECONDS = 1.0
+_AT_ONCE = BackOff(0, 0)
+
+
+@dg.sensor(
+    job=process_batch,
+    name="pending_upload_batches",
+    description="Starts a run for each pending batch whose uploads are all there, oldest first.",
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def pending_upload_batches(
+    context: dg.SensorEvaluationContext,
+) -> dg.SensorResult | dg.SkipReason:
+    settings = load_settings()
+    try:
+        with connect(settings.require_database_url()) as connection:
+            if not is_migrated(connection):
+                return dg.SkipReason("The database is not prepared: run `vuemantics migrate`.")
+            for message in sweep(context.instance, connection, settings):
+                context.log.warning(message)
+            ready = [
+                request
+                for request in wait_for_batches(connection, settings)
+                if not is_spent(context.instance, connection, request, settings)
+            ]
+            batches.mark_requested(connection, [request.batch_id for request in ready])
+    except BackendUnavailable as error:
+        return dg.SkipReason(str(error))
+    if not ready:
+        return dg.SkipReason("No batch is ready.")
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=run_key(request),
+                partition_key=str(request.batch_id),
+                tags=run_tags(request),
+            )
+            for request in ready
+        ],
+        dynamic_partitions_requests=[
+            upload_batches.build_add_request([str(request.batch_id) for request in ready])
+        ],
+    )
+
+
+def wait_for_batches(connection: Connection, settings: Settings) -> Sequence[RunRequest]:
+    """Return the batches that are ready, waiting for the first up to the settings' limit."""
+    connection.execute(f"LISTEN {BATCH_CHANNEL}")
+    deadline = time.monotonic() + settings.listen_seconds
+    while True:
+        ready = batches.ready_batches(
+            connection, limit=settings.batches_per_tick, grace_seconds=settings.grace_seconds
+        )
+        left = deadline - time.monotonic()
+        if ready or left <= 0:
+            return ready
+        wait = min(left, _LOOK_EVERY_SECONDS)
+        for _ in connection.notifies(timeout=wait, stop_after=1):
+            pass
+
+
+def is_spent(
+    instance: dg.DagsterInstance, connection: Connection, request: RunRequest, settings: Settings
+) -> bool:
+    """Say whether this try's run has ended before it began; the batch then gets its next try.
+
+    Dagster uses a run key once: a run that failed at launch would otherwise strand its batch.
+    """
+    if not request.was_requested:
+        return False
+    with_key = dg.RunsFilter(tags={RUN_KEY: run_key(request)})
+    runs = instance.get_runs(with_key, limit=1)
+    if not runs or not runs[0].is_finished:
+        return False
+    batches.requeue(
+        connection,
+        request.batch_id,
+        run_id=runs[0].run_id,
+        try_number=request.try_number,
+        reason="The last run of this batch ended before it began.",
+        backoff=back_off(settings),
+        max_tries=settings.max_tries,
+    )
+    return True
+
+
+def sweep(
+    instance: dg.DagsterInstance, connection: Connection, settings: Settings
+) -> Iterator[str]:
+    """Return batches whose worker is gone to `pending`; end the runs that died with it.
+
+    Yields:
+        A sentence for each batch.
+    """
+    for orphan in batches.orphaned_batches(connection, grace_seconds=settings.grace_seconds):
+        if orphan.run_id is None:
+            batches.adopt(connection, orphan.batch_id)
+            yield f"Batch {orphan.batch_id} was left by another worker; it is pending again."
+            continue
+        reason = f"The worker of run {orphan.run_id} died; another run takes its batch over."
+        batches.requeue(
+            connection,
+            orphan.batch_id,
+            run_id=orphan.run_id,
+            reason=reason,
+            backoff=_AT_ONCE,
+            max_tries=settings.max_tries,
+        )
+        run = instance.get_run_by_id(orphan.run_id)
+        if run and not run.is_finished:
+            instance.report_run_failed(run, reason)
+        yield f"Batch {orphan.batch_id}: {reason}"

@@ -1,0 +1,94 @@
+"""How a run ends before its uploads do: the batch is given back first, then the run stops.
+
+An exception alone cannot stop a run: the in-process executor takes it for the failure of one
+step, and with a retry policy even a request to terminate only counts as a retry. So an op fails
+with `StopRun`, and the hook on that failure raises what the executor does not catch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+from vuemantics_pipeline.errors import BackendUnavailable, PipelineError
+from vuemantics_pipeline.ledger import batches
+from vuemantics_pipeline.ledger.batches import BackOff
+from vuemantics_pipeline.ledger.leases import BatchStopped, LeaseHeld, LeaseLost
+from vuemantics_pipeline.orchestration.resources import LedgerResource
+from vuemantics_pipeline.settings import Settings
+
+
+class StopRun(dg.Failure):
+    """The failure of an op that ends its run, whatever is left to do in it."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, allow_retries=False)
+
+
+class RunStopped(BaseException):
+    """Leaves the executor. Not an `Exception`, because those it turns into failed steps."""
+
+
+@dg.failure_hook
+def stop_run(context: dg.HookContext) -> None:
+    """End the run at once when an op failed with `StopRun`."""
+    if isinstance(context.op_exception, StopRun):
+        raise RunStopped(context.op_exception.description)
+
+
+@contextmanager
+def stopping(context: dg.OpExecutionContext, ledger: LedgerResource) -> Iterator[None]:
+    """Turn whatever has to end the run into `StopRun`, after the batch was given back.
+
+    Raises:
+        StopRun: the run has to end; its description says why and what to do.
+    """
+    try:
+        yield
+    except (LeaseHeld, LeaseLost) as reason:
+        raise StopRun(str(reason)) from reason
+    except BatchStopped as reason:
+        context.instance.report_run_canceling(context.run, str(reason))
+        raise StopRun(str(reason)) from reason
+    except PipelineError as reason:
+        give_back(ledger, str(reason))
+        raise StopRun(str(reason)) from reason
+    except DagsterExecutionInterruptedError as interrupt:
+        raise StopRun(_interrupted(context, ledger)) from interrupt
+
+
+def give_back(ledger: LedgerResource, reason: str) -> None:
+    """Return the batch of a run to the sensor, to be tried again after its back-off."""
+    # With the database gone, the failure sensor and the sweep do it later.
+    with suppress(BackendUnavailable):
+        batches.requeue(
+            ledger.connection,
+            ledger.run.batch_id,
+            run_id=ledger.run.run_id,
+            try_number=ledger.run.try_number,
+            reason=reason,
+            backoff=back_off(ledger.settings),
+        )
+
+
+def back_off(settings: Settings) -> BackOff:
+    return BackOff(settings.backoff_seconds, settings.backoff_max_seconds)
+
+
+def _interrupted(context: dg.OpExecutionContext, ledger: LedgerResource) -> str:
+    run = context.instance.get_run_by_id(context.run_id)
+    if run is None or run.status != dg.DagsterRunStatus.CANCELING:
+        reason = "The run's worker was told to stop; the batch goes on in another run."
+        give_back(ledger, reason)
+        return reason
+    reason = f"Run {context.run_id} was terminated in Dagster; what was done is kept."
+    with suppress(BackendUnavailable):
+        batches.cancel(
+            ledger.connection,
+            ledger.run.batch_id,
+            message=reason,
+            run_id=ledger.run.run_id,
+            try_number=ledger.run.try_number,
+        )
+    return reason

@@ -1,0 +1,148 @@
+"""One upload through media, analysis and ledger. A plain function: Dagster only calls it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from uuid import UUID
+
+from vuemantics_pipeline.analysis.analyzer import Analyzer
+from vuemantics_pipeline.analysis.audit import audit
+from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError
+from vuemantics_pipeline.ledger import uploads
+from vuemantics_pipeline.ledger.leases import Lease, LeaseLost
+from vuemantics_pipeline.ledger.records import Attempt, Outcome, Stage
+from vuemantics_pipeline.media.decode import load_frames
+from vuemantics_pipeline.media.paths import resolve_upload, thumbnail_path
+from vuemantics_pipeline.media.probe import probe
+from vuemantics_pipeline.media.thumbnail import write_thumbnail
+
+MAX_SIDE = 1568
+"""Longest side in pixels that an analyzer is shown: what Qwen2.5-VL takes without tiling."""
+
+
+class Verdict(StrEnum):
+    """How one call of `process_upload` ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """For good: the attempts are used up."""
+    RETRY = "retry"
+    """One more attempt is left."""
+    FINISHED_BEFORE = "finished before"
+    """Nothing was done, because nothing was left to do."""
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What became of one upload; `error` is set for FAILED and RETRY, `outcome` for COMPLETED."""
+
+    verdict: Verdict
+    attempt: Attempt | None = None
+    outcome: Outcome | None = None
+    error: UploadError | None = None
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def process_upload(
+    lease: Lease, upload_id: UUID, *, analyzer: Analyzer, uploads_root: Path, max_pixels: int
+) -> Processed:
+    """Make one attempt at an upload and record what came of it.
+
+    Whatever the file does to the code is that file's failure. Whatever stops the run (a backend
+    that is down, a request to stop) gives the attempt back and is raised.
+
+    Raises:
+        BackendUnavailable: a model, the disk or the database is down.
+        BatchStopped: the batch was cancelled.
+        LeaseLost: another run took over.
+    """
+    clock = _StageClock(lease)
+    try:
+        attempt = uploads.start_attempt(lease, upload_id, analyzer.identity)
+        if attempt is None:
+            return Processed(Verdict.FINISHED_BEFORE)
+        try:
+            with _faults_of_the_file():
+                outcome = _analyze(attempt, clock, analyzer, uploads_root, max_pixels)
+                uploads.complete(lease, attempt, outcome)
+        except UploadError as error:
+            is_final = uploads.fail(lease, attempt, error, clock.seconds)
+            verdict = Verdict.FAILED if is_final else Verdict.RETRY
+            return Processed(verdict, attempt, error=error, stage_seconds=clock.seconds)
+        return Processed(Verdict.COMPLETED, attempt, outcome, stage_seconds=clock.seconds)
+    except LeaseLost:
+        raise
+    except BaseException as reason:
+        _give_back(lease, upload_id, reason, clock.seconds)
+        raise
+
+
+@contextmanager
+def _faults_of_the_file() -> Iterator[None]:
+    """Let what stops a run pass; make everything else an `UploadError`."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise UploadError(
+            "internal_error",
+            f"Processing broke on this file: {type(error).__name__}: {error}.",
+            "Report it together with the file; this is a fault of the pipeline.",
+        ) from error
+
+
+def _analyze(
+    attempt: Attempt,
+    clock: "_StageClock",
+    analyzer: Analyzer,
+    uploads_root: Path,
+    max_pixels: int,
+) -> Outcome:
+    with clock.stage(attempt, Stage.EXTRACTING_FRAMES):
+        path = resolve_upload(uploads_root, attempt.file_path)
+        info = probe(path, max_pixels=max_pixels)
+        frames = load_frames(path, info, max_side=MAX_SIDE)
+        thumbnail = thumbnail_path(attempt.user_id, attempt.upload_id)
+        write_thumbnail(frames[0], resolve_upload(uploads_root, thumbnail))
+    with clock.stage(attempt, Stage.VISION_ANALYSIS):
+        # Postgres text cannot hold NUL.
+        description = analyzer.describe(frames, info).replace("\0", "").strip()
+    with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
+        audit_score = audit(description)
+    with clock.stage(attempt, Stage.EMBEDDING_GENERATION):
+        embedding = analyzer.embed(description)
+    with clock.stage(attempt, Stage.INDEXING):
+        return Outcome(
+            description, audit_score, embedding, thumbnail, info.video_codec, clock.seconds
+        )
+
+
+def _give_back(
+    lease: Lease, upload_id: UUID, reason: BaseException, stage_seconds: dict[str, float]
+) -> None:
+    if not isinstance(reason, PipelineError):
+        reason = PipelineError("interrupted", "The run was asked to stop.")
+    # With the database gone, the next run finds the attempt open and closes it.
+    with suppress(BackendUnavailable, LeaseLost):
+        uploads.release(lease, upload_id, reason, stage_seconds)
+
+
+class _StageClock:
+    """Records each stage in the ledger as it begins, and how long it took."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lease = lease
+
+    @contextmanager
+    def stage(self, attempt: Attempt, stage: Stage) -> Iterator[None]:
+        uploads.reach_stage(self._lease, attempt, stage)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = time.perf_counter() - started
