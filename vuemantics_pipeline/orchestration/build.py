@@ -13,7 +13,7 @@ from vuemantics_pipeline.orchestration.hooks import (
 )
 from vuemantics_pipeline.orchestration.io_managers import StatelessIOManager
 from vuemantics_pipeline.orchestration.jobs import process_batch
-from vuemantics_pipeline.orchestration.resources import AnalyzerResource, LedgerResource
+from vuemantics_pipeline.orchestration.resources import analyzer_resource, ledger_resource
 from vuemantics_pipeline.orchestration.sensors import pending_upload_batches
 
 
@@ -34,8 +34,8 @@ def build_definitions(**resources: Any) -> dg.Definitions:
             batch_after_cancellation,
         ],
         resources={
-            "ledger": LedgerResource(),
-            "analyzer": AnalyzerResource(),
+            "ledger": ledger_resource,
+            "analyzer": analyzer_resource,
             "io_manager": StatelessIOManager(),
             **resources,
         },

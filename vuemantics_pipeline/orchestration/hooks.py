@@ -52,7 +52,7 @@ def batch_after_cancellation(context: dg.RunStatusSensorContext) -> dg.SkipReaso
 
 
 def _failure_reason(event: dg.DagsterEvent) -> str:
-    error = event.job_failure_data.error
+    error = getattr(event.event_specific_data, "error", None)
     return (error.message if error else event.message or "").strip() or "The run failed."
 
 

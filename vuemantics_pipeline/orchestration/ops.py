@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from vuemantics_pipeline.analysis.analyzer import Analyzer
 from vuemantics_pipeline.ledger import batches, uploads
 from vuemantics_pipeline.ledger.records import UploadKey
-from vuemantics_pipeline.orchestration.resources import AnalyzerResource, LedgerResource
+from vuemantics_pipeline.orchestration.resources import RunLedger
 from vuemantics_pipeline.orchestration.stopping import StopRun, give_back, stopping
 from vuemantics_pipeline.processing import Processed, Verdict
 from vuemantics_pipeline.processing import process_upload as process
@@ -31,10 +32,12 @@ def mapping_key(upload: UploadKey) -> str:
     description="Takes the batch's lease and lists the uploads that are not finished.",
 )
 def open_batch(
-    context: dg.OpExecutionContext, ledger: LedgerResource, analyzer: AnalyzerResource
+    context: dg.OpExecutionContext,
+    ledger: dg.ResourceParam[RunLedger],
+    analyzer: dg.ResourceParam[Analyzer],
 ) -> Iterator[dg.DynamicOutput[None]]:
     with stopping(context, ledger):
-        lease, unfinished = ledger.open(analyzer.get())
+        lease, unfinished = ledger.open(analyzer)
     context.log.info(f"Batch {lease.batch_id}: {len(unfinished)} uploads to process.")
     for upload in unfinished:
         yield dg.DynamicOutput(None, mapping_key=mapping_key(upload))
@@ -47,16 +50,18 @@ def open_batch(
     description="Makes one attempt at one upload. After the second it is failed for good.",
 )
 def process_upload(
-    context: dg.OpExecutionContext, ledger: LedgerResource, analyzer: AnalyzerResource
+    context: dg.OpExecutionContext,
+    ledger: dg.ResourceParam[RunLedger],
+    analyzer: dg.ResourceParam[Analyzer],
 ) -> Iterator[dg.Output[None]]:
     with stopping(context, ledger):
-        lease, _ = ledger.open(analyzer.get())
+        lease, _ = ledger.open(analyzer)
         key = context.get_mapping_key() or ""
         upload_id = uploads.find_upload(lease, key[-_ID_DIGITS:])
         processed = process(
             lease,
             upload_id,
-            analyzer=analyzer.get(),
+            analyzer=analyzer,
             uploads_root=ledger.settings.uploads,
             max_pixels=ledger.settings.max_pixels,
         )
@@ -73,10 +78,12 @@ def process_upload(
     description="Counts what is there and completes the batch if nothing is left to do.",
 )
 def close_batch(
-    context: dg.OpExecutionContext, ledger: LedgerResource, analyzer: AnalyzerResource
+    context: dg.OpExecutionContext,
+    ledger: dg.ResourceParam[RunLedger],
+    analyzer: dg.ResourceParam[Analyzer],
 ) -> Iterator[dg.Output[None]]:
     with stopping(context, ledger):
-        lease, _ = ledger.open(analyzer.get())
+        lease, _ = ledger.open(analyzer)
         closed = batches.close_batch(lease)
     if closed.unfinished:
         reason = f"{closed.unfinished} uploads are not finished; another run takes them up."

@@ -15,7 +15,7 @@ from vuemantics_pipeline.errors import BackendUnavailable, PipelineError
 from vuemantics_pipeline.ledger import batches
 from vuemantics_pipeline.ledger.batches import BackOff
 from vuemantics_pipeline.ledger.leases import BatchStopped, LeaseHeld, LeaseLost
-from vuemantics_pipeline.orchestration.resources import LedgerResource
+from vuemantics_pipeline.orchestration.resources import RunLedger
 from vuemantics_pipeline.settings import Settings
 
 
@@ -38,7 +38,7 @@ def stop_run(context: dg.HookContext) -> None:
 
 
 @contextmanager
-def stopping(context: dg.OpExecutionContext, ledger: LedgerResource) -> Iterator[None]:
+def stopping(context: dg.OpExecutionContext, ledger: RunLedger) -> Iterator[None]:
     """Turn whatever has to end the run into `StopRun`, after the batch was given back.
 
     Raises:
@@ -58,7 +58,7 @@ def stopping(context: dg.OpExecutionContext, ledger: LedgerResource) -> Iterator
         raise StopRun(_interrupted(context, ledger)) from interrupt
 
 
-def give_back(ledger: LedgerResource, reason: str) -> None:
+def give_back(ledger: RunLedger, reason: str) -> None:
     """Return the batch of a run to the sensor, to be tried again after its back-off."""
     # With the database gone, the failure sensor and the sweep do it later.
     with suppress(BackendUnavailable):
@@ -76,7 +76,7 @@ def back_off(settings: Settings) -> BackOff:
     return BackOff(settings.backoff_seconds, settings.backoff_max_seconds)
 
 
-def _interrupted(context: dg.OpExecutionContext, ledger: LedgerResource) -> str:
+def _interrupted(context: dg.OpExecutionContext, ledger: RunLedger) -> str:
     run = context.instance.get_run_by_id(context.run_id)
     if run is None or run.status != dg.DagsterRunStatus.CANCELING:
         reason = "The run's worker was told to stop; the batch goes on in another run."
