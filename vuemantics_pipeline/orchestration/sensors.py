@@ -2,7 +2,8 @@
 
 A tick waits on Postgres LISTEN for up to VUEMANTICS_LISTEN_SECONDS instead of returning empty
 handed, so that a new batch starts within its tick and not at the next. It looks once a second
-besides: a batch becomes ready also by its last upload, by its grace period and by its back-off.
+besides: a batch becomes ready also by its last upload, by its grace period, by its back-off and
+by the death of its worker.
 """
 
 import time
@@ -40,13 +41,7 @@ def pending_upload_batches(
         with connect(settings.require_database_url()) as connection:
             if not is_migrated(connection):
                 return dg.SkipReason("The database is not prepared: run `vuemantics migrate`.")
-            for message in sweep(context.instance, connection, settings):
-                context.log.warning(message)
-            ready = [
-                request
-                for request in wait_for_batches(connection, settings)
-                if not is_spent(context.instance, connection, request, settings)
-            ]
+            ready = wait_for_batches(context, connection, settings)
             batches.mark_requested(connection, [request.batch_id for request in ready])
     except BackendUnavailable as error:
         return dg.SkipReason(str(error))
@@ -67,19 +62,26 @@ def pending_upload_batches(
     )
 
 
-def wait_for_batches(connection: Connection, settings: Settings) -> Sequence[RunRequest]:
-    """Return the batches that are ready, waiting for the first up to the settings' limit."""
+def wait_for_batches(
+    context: dg.SensorEvaluationContext, connection: Connection, settings: Settings
+) -> Sequence[RunRequest]:
+    """Return the batches that want a run, waiting for the first up to the settings' limit."""
     connection.execute(f"LISTEN {BATCH_CHANNEL}")
     deadline = time.monotonic() + settings.listen_seconds
     while True:
-        ready = batches.ready_batches(
-            connection, limit=settings.batches_per_tick, grace_seconds=settings.grace_seconds
-        )
+        for message in sweep(context.instance, connection, settings):
+            context.log.warning(message)
+        ready = [
+            request
+            for request in batches.ready_batches(
+                connection, limit=settings.batches_per_tick, grace_seconds=settings.grace_seconds
+            )
+            if not is_spent(context.instance, connection, request, settings)
+        ]
         left = deadline - time.monotonic()
         if ready or left <= 0:
             return ready
-        wait = min(left, _LOOK_EVERY_SECONDS)
-        for _ in connection.notifies(timeout=wait, stop_after=1):
+        for _ in connection.notifies(timeout=min(left, _LOOK_EVERY_SECONDS), stop_after=1):
             pass
 
 

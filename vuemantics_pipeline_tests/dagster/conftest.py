@@ -15,7 +15,7 @@ from vuemantics_pipeline.ledger.migrate import migrate
 from vuemantics_pipeline.ledger.records import Batch
 from vuemantics_pipeline.orchestration.build import build_definitions
 from vuemantics_pipeline.status.batches import get_batch
-from vuemantics_pipeline_tests.support import add_batch, add_user
+from vuemantics_pipeline_tests.support import add_batch, add_user, photo
 
 DIMENSION = 8
 
@@ -48,15 +48,17 @@ class World:
     def definitions(self) -> dg.Definitions:
         return build_definitions(analyzer=self.analyzer)
 
-    def add_batch(self, *files: str, **columns: Any) -> UUID:
-        """Add a batch; a file whose name begins with 'bad' is no picture."""
-        return add_batch(
+    def add_batch(self, *names: str, offered: int | None = None) -> UUID:
+        """Add a batch of small photos; a file whose name begins with 'bad' is none."""
+        files = {name: b"no photo" if name.startswith("bad") else photo() for name in names}
+        added = add_batch(
             self.connection,
             self.user_id,
             files=files,
+            offered=offered,
             uploads_root=self.uploads_root,
-            **columns,
         )
+        return added.batch_id
 
     def run(self, batch_id: object, **tags: str) -> dg.ExecuteInProcessResult:
         self.instance.add_dynamic_partitions("upload_batch", [str(batch_id)])

@@ -17,17 +17,15 @@ def test_the_definitions_are_what_they_are() -> None:
         "__ASSET_JOB",
         "process_batch",
     ]
-    assert {
-        sensor.name: sensor.default_status for sensor in repository.sensor_defs
-    } == dict.fromkeys(
-        (
-            "pending_upload_batches",
-            "batch_after_success",
-            "batch_after_failure",
-            "batch_after_cancellation",
-        ),
-        dg.DefaultSensorStatus.RUNNING,
-    )
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "pending_upload_batches",
+        "batch_after_success",
+        "batch_after_failure",
+        "batch_after_cancellation",
+    }
+    assert {sensor.default_status for sensor in repository.sensor_defs} == {
+        dg.DefaultSensorStatus.RUNNING
+    }
     job = definitions.resolve_job_def("process_batch")
     assert job.executor_def.name == "in_process"
     assert job.partitions_def == dg.DynamicPartitionsDefinition(name="upload_batch")

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from uuid import UUID
 
 import dagster as dg
@@ -13,10 +12,10 @@ from vuemantics_pipeline.ledger.connection import connect
 from vuemantics_pipeline.orchestration.sensors import (
     pending_upload_batches,
     sweep,
-    wait_for_batches,
 )
 from vuemantics_pipeline.settings import load_settings
 from vuemantics_pipeline_tests.dagster.conftest import World
+from vuemantics_pipeline_tests.support import add_batch
 
 
 def _tick(world: World) -> dg.SensorResult | dg.SkipReason:
@@ -70,7 +69,7 @@ def test_at_most_the_settable_number_is_asked_for_in_a_tick(
 
 
 def test_a_batch_still_being_filled_waits_for_its_last_upload(world: World) -> None:
-    batch_id = world.add_batch("a.jpg", total_uploads=2)
+    batch_id = world.add_batch("a.jpg", offered=2)
     assert _asked_for(world) == []
 
     world.connection.execute(
@@ -83,7 +82,7 @@ def test_a_batch_nobody_fills_any_more_is_ready_after_the_grace_period(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VUEMANTICS_GRACE_SECONDS", "60")
-    batch_id = world.add_batch("a.jpg", total_uploads=2)
+    batch_id = world.add_batch("a.jpg", offered=2)
     assert _asked_for(world) == []
 
     for table, column in (("upload_batches", "id"), ("uploads", "batch_id")):
@@ -104,21 +103,15 @@ def test_a_waiting_tick_wakes_when_a_batch_arrives(
     world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VUEMANTICS_LISTEN_SECONDS", "30")
-    found: list[UUID] = []
-
-    def wait() -> None:
-        with connect(database_url) as connection:
-            found.extend(
-                request.batch_id for request in wait_for_batches(connection, load_settings())
-            )
-
-    waiting = threading.Thread(target=wait)
+    found: list[str | None] = []
+    waiting = threading.Thread(target=lambda: found.extend(_asked_for(world)))
     waiting.start()
     time.sleep(0.3)
-    batch_id = world.add_batch("a.jpg")
+    with connect(database_url) as application:
+        batch_id = add_batch(application, world.user_id).batch_id
     waiting.join(timeout=20)
 
-    assert found == [batch_id]
+    assert found == [str(batch_id)]
 
 
 def test_an_unprepared_database_is_a_reason_to_skip_not_an_error(world: World) -> None:
@@ -143,7 +136,7 @@ def test_a_database_that_is_down_is_a_reason_to_skip(
 
 
 @pytest.fixture
-def stuck(world: World, database_url: str) -> Iterator[UUID]:
+def stuck(world: World, database_url: str) -> UUID:
     """A batch whose worker died in the middle of an upload."""
     batch_id = world.add_batch("a.jpg", "b.jpg")
     with connect(database_url) as worker:
@@ -190,7 +183,8 @@ def test_the_sweep_leaves_a_batch_alone_while_its_worker_lives(
 def test_a_batch_left_by_another_worker_is_adopted_after_the_grace_period(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch_id = world.add_batch("a.jpg", status="processing")
+    batch_id = world.add_batch("a.jpg")
+    world.connection.execute("UPDATE upload_batches SET status = 'processing'")
     assert _asked_for(world) == []
 
     monkeypatch.setenv("VUEMANTICS_GRACE_SECONDS", "0")
