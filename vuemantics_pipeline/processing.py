@@ -14,8 +14,9 @@ from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, Upload
 from vuemantics_pipeline.ledger import uploads
 from vuemantics_pipeline.ledger.leases import Lease, LeaseLost
 from vuemantics_pipeline.ledger.records import Attempt, Outcome, Stage
+from vuemantics_pipeline.ledger.text import storable
 from vuemantics_pipeline.media.decode import load_frames
-from vuemantics_pipeline.media.paths import resolve_upload, thumbnail_path
+from vuemantics_pipeline.media.paths import require_folder, resolve_upload, thumbnail_path
 from vuemantics_pipeline.media.probe import probe
 from vuemantics_pipeline.media.thumbnail import write_thumbnail
 
@@ -103,14 +104,14 @@ def _analyze(
     max_pixels: int,
 ) -> Outcome:
     with clock.stage(attempt, Stage.EXTRACTING_FRAMES):
+        require_folder(uploads_root)
         path = resolve_upload(uploads_root, attempt.file_path)
         info = probe(path, max_pixels=max_pixels)
         frames = load_frames(path, info, max_side=MAX_SIDE)
         thumbnail = thumbnail_path(attempt.user_id, attempt.upload_id)
         write_thumbnail(frames[0], resolve_upload(uploads_root, thumbnail))
     with clock.stage(attempt, Stage.VISION_ANALYSIS):
-        # Postgres text cannot hold NUL.
-        description = analyzer.describe(frames, info).replace("\0", "").strip()
+        description = storable(analyzer.describe(frames, info)).strip()
     with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
         audit_score = audit(description)
     with clock.stage(attempt, Stage.EMBEDDING_GENERATION):

@@ -10,6 +10,7 @@ from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import BatchStatus, UploadKey
+from vuemantics_pipeline.ledger.text import storable
 from vuemantics_pipeline.ledger.transactions import transaction
 
 BATCH_CHANNEL = "vuemantics_batches"
@@ -182,17 +183,18 @@ def requeue(
         The batch's new status, or None where nothing was to be done.
     """
     key = {"batch_id": batch_id, "run_id": run_id, "try_number": try_number}
+    message = storable(reason)
     with transaction(connection):
         row = connection.execute(_SQL["lock_held_by_run"], key).fetchone()
         if row is None:
             return None
         fruitless = row[0] + 1
         if max_tries is not None and fruitless >= max_tries:
-            connection.execute(_SQL["fail"], key | {"message": reason})
+            connection.execute(_SQL["fail"], key | {"message": message})
             status = BatchStatus.FAILED
         else:
             wait = backoff.wait_seconds(fruitless)
-            connection.execute(_SQL["back_to_pending"], key | {"message": reason})
+            connection.execute(_SQL["back_to_pending"], key | {"message": message})
             connection.execute(_SQL["next_try"], key | {"wait_seconds": wait})
             status = BatchStatus.PENDING
         recount(connection, batch_id)
@@ -201,11 +203,14 @@ def requeue(
 
 
 def adopt(connection: Connection, batch_id: UUID) -> None:
-    """Return to `pending` a batch that another worker left in `processing`."""
+    """Return to `pending` a batch that another worker left in `processing`.
+
+    A batch that a run has taken meanwhile is left to it.
+    """
     with transaction(connection):
-        connection.execute(_SQL["adopt"], {"batch_id": batch_id})
-        recount(connection, batch_id)
-        _notify(connection, batch_id)
+        if connection.execute(_SQL["adopt"], {"batch_id": batch_id}).rowcount == 1:
+            recount(connection, batch_id)
+            _notify(connection, batch_id)
 
 
 def cancel(
@@ -225,11 +230,12 @@ def cancel(
     Returns:
         Whether that changed anything.
     """
-    key = {"batch_id": batch_id, "run_id": run_id, "try_number": try_number, "message": message}
+    key = {"batch_id": batch_id, "run_id": run_id, "try_number": try_number}
     with transaction(connection):
         if run_id and connection.execute(_SQL["lock_held_by_run"], key).fetchone() is None:
             return False
-        changed = connection.execute(_SQL["cancel"], key).rowcount == 1
+        cancelled = connection.execute(_SQL["cancel"], key | {"message": storable(message)})
+        changed = cancelled.rowcount == 1
         if changed:
             recount(connection, batch_id)
             _notify(connection, batch_id)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from vuemantics_pipeline.errors import BackendUnavailable, UsageError
@@ -20,21 +20,44 @@ def libpq_url(database_url: str) -> str:
     Raises:
         UsageError: the URL is not one of PostgreSQL.
     """
-    scheme, separator, rest = database_url.partition("://")
-    if not separator or scheme.partition("+")[0] not in _SCHEMES:
+    scheme, separator, rest = database_url.strip().partition("://")
+    if not separator or scheme.lower().partition("+")[0] not in _SCHEMES:
         raise UsageError(
             "wrong_database_url",
             "DATABASE_URL is not a PostgreSQL URL.",
             "Give it as postgresql://user:password@host:5432/database.",
         )
-    return f"postgresql://{rest}"
+    url = f"postgresql://{rest}"
+    if not _is_readable(url):
+        raise UsageError(
+            "wrong_database_url",
+            "DATABASE_URL cannot be read.",
+            "Give it as postgresql://user:password@host:5432/database, with libpq's parameters "
+            "only, and in the password write @ as %40, / as %2F, : as %3A and % as %25.",
+        )
+    return url
+
+
+def _is_readable(url: str) -> bool:
+    """Whether each part of a URL is what it seems: else errors would quote half a password."""
+    try:
+        port = str(conninfo_to_dict(url).get("port") or "")
+    except psycopg.Error:
+        return False
+    authority, _, path = url.partition("://")[2].partition("/")
+    is_split_well = authority.count("@") <= 1 and "@" not in path.partition("?")[0]
+    return is_split_well and all(number.isdecimal() for number in port.split(",") if number)
 
 
 def without_password(database_url: str) -> str:
     """Return host and database of a URL for messages: never its user or password."""
-    parts = urlsplit(libpq_url(database_url))
-    host = parts.netloc.rpartition("@")[2] or "a local socket"
-    return f"{parts.path.lstrip('/') or 'the default database'} on {host}"
+    parts = conninfo_to_dict(libpq_url(database_url))
+    host = str(parts.get("host") or "")
+    if not host or host.startswith("/"):
+        host = "a local socket"
+    elif parts.get("port"):
+        host = f"{host}:{parts['port']}"
+    return f"{parts.get('dbname') or 'the default database'} on {host}"
 
 
 @contextmanager

@@ -57,6 +57,7 @@ def acquire(connection: Connection, batch_id: UUID, run_id: str) -> Lease:
         )
     fence = connection.execute(_SQL["claim"], parameters).fetchone()
     if fence is None:
+        connection.execute(_SQL["unlock"], parameters)
         raise no_such_batch(batch_id)
     return Lease(connection, batch_id, run_id, fence[0])
 

@@ -62,10 +62,15 @@ def migrate(connection: Connection, *, dimension: int) -> Migration:
 
 
 def is_migrated(connection: Connection) -> bool:
-    """Say whether every migration of this version has been applied."""
-    if connection.execute(_SQL["has_schema"]).fetchone() is None:
-        return False
-    done = {number for (number,) in connection.execute(_SQL["applied_migrations"])}
+    """Say whether every migration of this version has been applied.
+
+    Raises:
+        BackendUnavailable: the role may not look.
+    """
+    with _explained(connection):
+        if connection.execute(_SQL["has_schema"]).fetchone() is None:
+            return False
+        done = {number for (number,) in connection.execute(_SQL["applied_migrations"])}
     return done >= {number for number, _ in _numbered_files()}
 
 
@@ -124,5 +129,20 @@ def _explained(connection: Connection) -> Iterator[None]:
         raise BackendUnavailable(
             "missing_privilege",
             f"The role {role} may not prepare the database: {error.diag.message_primary}.",
-            f"GRANT CREATE ON DATABASE to {role}, or let its owner run `vuemantics migrate`.",
+            _grant(connection, role),
         ) from error
+
+
+def _grant(connection: Connection, role: str) -> str:
+    """What gives a role the privilege it lacks."""
+    if connection.execute(_SQL["schema_is_there"]).fetchone() is None:
+        database = connection.info.dbname
+        return (
+            f"GRANT CREATE ON DATABASE {database} TO {role}, "
+            "or let its owner run `vuemantics migrate`."
+        )
+    return (
+        f"GRANT USAGE ON SCHEMA vuemantics_pipeline TO {role}, and SELECT, INSERT, UPDATE ON ALL "
+        "TABLES IN SCHEMA vuemantics_pipeline; let its owner run `vuemantics migrate` after "
+        "every upgrade."
+    )

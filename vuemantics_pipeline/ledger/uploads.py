@@ -10,6 +10,7 @@ from vuemantics_pipeline.ledger.batches import mark_fruitful, recount
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Outcome, Stage
+from vuemantics_pipeline.ledger.text import storable
 from vuemantics_pipeline.ledger.transactions import transaction
 from vuemantics_pipeline.ledger.vectors import literal
 
@@ -57,7 +58,7 @@ def start_attempt(lease: Lease, upload_id: UUID, identity: AnalyzerIdentity) -> 
 
 
 def reach_stage(lease: Lease, attempt: Attempt, stage: Stage) -> None:
-    """Record that an attempt has reached a stage.
+    """Record that an attempt has reached a stage; nothing, if it has ended.
 
     Raises:
         BatchStopped: the batch is not being processed any more.
@@ -65,16 +66,12 @@ def reach_stage(lease: Lease, attempt: Attempt, stage: Stage) -> None:
     """
     with transaction(lease.connection):
         _guard_processing(lease)
-        lease.connection.execute(
+        reached = lease.connection.execute(
             _SQL["reach_stage"],
-            {
-                "attempt_id": attempt.attempt_id,
-                "upload_id": attempt.upload_id,
-                "stage": stage,
-                "status": stage.upload_status,
-            },
+            {"attempt_id": attempt.attempt_id, "stage": stage, "status": stage.upload_status},
         )
-        _notify(lease, attempt.upload_id)
+        if reached.rowcount == 1:
+            _notify(lease, attempt.upload_id)
 
 
 def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
@@ -85,13 +82,19 @@ def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
     """
     with transaction(lease.connection):
         guard(lease)
-        if not _end_attempt(lease, attempt.upload_id, "completed", outcome.stage_seconds):
+        if not _end_attempt(
+            lease,
+            attempt.upload_id,
+            "completed",
+            outcome.stage_seconds,
+            attempt_id=attempt.attempt_id,
+        ):
             return
         lease.connection.execute(
             _SQL["complete"],
             {
                 "upload_id": attempt.upload_id,
-                "description": outcome.description,
+                "description": storable(outcome.description),
                 "audit_score": outcome.audit_score,
                 "embedding": literal(outcome.embedding),
                 "thumbnail_path": outcome.thumbnail_path,
@@ -116,10 +119,17 @@ def fail(
     is_final = attempt.number >= MAX_ATTEMPTS
     with transaction(lease.connection):
         guard(lease)
-        if _end_attempt(lease, attempt.upload_id, "failed", stage_seconds, error):
+        if _end_attempt(
+            lease,
+            attempt.upload_id,
+            "failed",
+            stage_seconds,
+            error,
+            attempt_id=attempt.attempt_id,
+        ):
             query = _SQL["fail"] if is_final else _SQL["back_to_pending"]
             lease.connection.execute(
-                query, {"upload_id": attempt.upload_id, "error_message": str(error)}
+                query, {"upload_id": attempt.upload_id, "error_message": storable(str(error))}
             )
             if is_final:
                 mark_fruitful(lease.connection, lease.batch_id)
@@ -176,18 +186,25 @@ def _end_attempt(
     outcome: str,
     stage_seconds: dict[str, float],
     error: PipelineError | None = None,
+    *,
+    attempt_id: int | None = None,
 ) -> bool:
-    """Close this run's open attempt at an upload; False if there is none."""
+    """Close this run's open attempt at an upload; False if there is none.
+
+    Args:
+        attempt_id: close only this one, None: whichever is open.
+    """
     closed = lease.connection.execute(
         _SQL["end_attempt"],
         {
             "upload_id": upload_id,
+            "attempt_id": attempt_id,
             "fence": lease.fence,
             "outcome": outcome,
             "stage_seconds": Jsonb({stage: round(s, 4) for stage, s in stage_seconds.items()}),
             "error_code": error.code if error else None,
-            "error_message": error.message if error else None,
-            "remedy": error.remedy if error else None,
+            "error_message": storable(error.message) if error else None,
+            "remedy": storable(error.remedy) if error else None,
         },
     )
     return closed.rowcount == 1

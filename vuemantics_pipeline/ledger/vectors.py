@@ -69,6 +69,5 @@ def _present_model(connection: Connection, application_model: str) -> tuple[str,
     row = connection.execute(_SQL["space"]).fetchone()
     if row is not None:
         return row[0], row[1]
-    if connection.execute(_SQL["has_vectors"]).fetchone() is None:
-        return None
-    return application_model, column_dimension(connection) or 0
+    row = connection.execute(_SQL["dimension_present"]).fetchone()
+    return None if row is None else (application_model, row[0])

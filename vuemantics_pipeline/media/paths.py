@@ -3,9 +3,23 @@
 from pathlib import Path
 from uuid import UUID
 
-from vuemantics_pipeline.errors import UploadError
+from vuemantics_pipeline.errors import BackendUnavailable, UploadError
 
 THUMBNAIL = "thumb_256.jpg"
+
+
+def require_folder(root: Path) -> None:
+    """Make sure of UPLOAD_PATH itself: without it, every file would seem to be deleted.
+
+    Raises:
+        BackendUnavailable: code 'storage_unavailable'.
+    """
+    if not root.is_dir():
+        raise BackendUnavailable(
+            "storage_unavailable",
+            f"The upload folder {root} is not there.",
+            "Mount it, or correct UPLOAD_PATH; the batch goes on by itself.",
+        )
 
 
 def resolve_upload(root: Path, file_path: str) -> Path:

@@ -107,6 +107,7 @@ UPDATE vuemantics_pipeline.batch_states SET fruitless_runs = 0 WHERE batch_id = 
 -- name: adopt
 UPDATE upload_batches SET status = 'pending', updated_at = now()
 WHERE id = %(batch_id)s AND status = 'processing'
+  AND NOT vuemantics_pipeline.lease_is_held(id)
 
 -- name: cancel
 UPDATE upload_batches

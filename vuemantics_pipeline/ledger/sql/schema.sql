@@ -7,6 +7,10 @@ SELECT name FROM unnest(%(names)s::text[]) AS name WHERE to_regclass(name) IS NO
 -- name: has_schema
 SELECT 1 WHERE to_regclass('vuemantics_pipeline.schema_migrations') IS NOT NULL
 
+-- name: schema_is_there
+-- Answers a role that may not use the schema, too.
+SELECT 1 WHERE to_regnamespace('vuemantics_pipeline') IS NOT NULL
+
 -- name: create_schema
 CREATE SCHEMA IF NOT EXISTS vuemantics_pipeline;
 CREATE TABLE IF NOT EXISTS vuemantics_pipeline.schema_migrations (

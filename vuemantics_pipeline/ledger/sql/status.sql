@@ -63,6 +63,6 @@ ORDER BY embedding_local <=> %(embedding)s::vector, id
 LIMIT %(limit)s
 
 -- name: server
-SELECT current_setting('server_version'), current_database(),
+SELECT current_setting('server_version'),
        (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-       (SELECT default_version FROM pg_available_extensions WHERE name = 'vector')
+       EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')

@@ -18,16 +18,18 @@ RETURNING id
 
 -- name: reach_stage
 WITH attempt AS (
-    UPDATE vuemantics_pipeline.attempts SET stage = %(stage)s WHERE id = %(attempt_id)s
+    UPDATE vuemantics_pipeline.attempts SET stage = %(stage)s
+    WHERE id = %(attempt_id)s AND outcome IS NULL RETURNING upload_id
 )
 UPDATE uploads SET processing_status = %(status)s, updated_at = now()
-WHERE id = %(upload_id)s AND processing_status NOT IN ('completed', 'failed')
+WHERE id = (SELECT upload_id FROM attempt) AND processing_status NOT IN ('completed', 'failed')
 
 -- name: end_attempt
 UPDATE vuemantics_pipeline.attempts
 SET outcome = %(outcome)s, ended_at = clock_timestamp(), stage_seconds = %(stage_seconds)s,
     error_code = %(error_code)s, error_message = %(error_message)s, remedy = %(remedy)s
 WHERE upload_id = %(upload_id)s AND fence = %(fence)s AND outcome IS NULL
+  AND id = coalesce(%(attempt_id)s, id)
 
 -- name: complete
 UPDATE uploads

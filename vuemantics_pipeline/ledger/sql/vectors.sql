@@ -1,8 +1,8 @@
 -- name: space
 SELECT embedding_model, dimension FROM vuemantics_pipeline.embedding_space
 
--- name: has_vectors
-SELECT 1 FROM uploads WHERE embedding_local IS NOT NULL LIMIT 1
+-- name: dimension_present
+SELECT vector_dims(embedding_local) FROM uploads WHERE embedding_local IS NOT NULL LIMIT 1
 
 -- name: claim_space
 INSERT INTO vuemantics_pipeline.embedding_space (embedding_model, dimension)
