@@ -1,0 +1,1 @@
+"""The embedded defaults: a local Postgres, sample photos, the processes `vuemantics up` runs."""
