@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         10, ge=1, le=1000, validation_alias=_variable("VUEMANTICS_BATCHES_PER_TICK")
     )
     listen_seconds: float = Field(
-        20, ge=0, le=50, validation_alias=_variable("VUEMANTICS_LISTEN_SECONDS")
+        4.5, ge=0, le=50, validation_alias=_variable("VUEMANTICS_LISTEN_SECONDS")
     )
     grace_seconds: float = Field(900, ge=0, validation_alias=_variable("VUEMANTICS_GRACE_SECONDS"))
     max_tries: int = Field(5, ge=1, validation_alias=_variable("VUEMANTICS_MAX_TRIES"))

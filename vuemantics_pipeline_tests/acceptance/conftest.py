@@ -1,0 +1,134 @@
+"""The real stack as its user starts it, and a real browser."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from vuemantics_pipeline.home.instance import free_port
+
+CHROMIUM = "/usr/bin/chromium"
+STOP_SECONDS = 60
+COMMAND = (sys.executable, "-c", "from vuemantics_pipeline.cli import main; main()")
+
+
+@dataclass(frozen=True)
+class App:
+    """A home, and the command line on it."""
+
+    home: Path
+    port: int
+    environment: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def vuemantics(self, *arguments: str, expect: int = 0) -> str:
+        """Run a command, insist on its exit code, and return what it printed."""
+        done = subprocess.run(
+            [*COMMAND, *arguments, "--home", str(self.home)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str, expect: int = 0) -> Any:
+        return json.loads(self.vuemantics(*arguments, "--json", expect=expect))
+
+    def graphql(self, query: str, **variables: object) -> Any:
+        answer = httpx.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30
+        )
+        answer.raise_for_status()
+        document = answer.json()
+        assert "errors" not in document, document
+        return document["data"]
+
+    def up(self) -> subprocess.Popen[str]:
+        """Start `vuemantics up` and wait until it says where the UI is."""
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--home", str(self.home), "--port", str(self.port)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if self.url not in line:
+            process.kill()
+            raise AssertionError(f"up said {line!r}\n{process.communicate()[1]}")
+        return process
+
+
+def stop(process: subprocess.Popen[str]) -> int:
+    """Press Ctrl-C and return the exit code."""
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=STOP_SECONDS)
+    return process.returncode
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
+    home = tmp_path_factory.mktemp("app") / "home"
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("VUEMANTICS", "DAGSTER", "DATABASE", "UPLOAD"))
+    }
+    return App(home, free_port(), outside | {"VUEMANTICS_LISTEN_SECONDS": "5"})
+
+
+@pytest.fixture(scope="session")
+def running(app: App) -> Iterator[App]:
+    """The app while `vuemantics up` runs on it."""
+    process = app.up()
+    try:
+        yield app
+    finally:
+        if process.poll() is None:
+            stop(process)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.fail(f"{CHROMIUM} is missing: run tools/install-debian-packages chromium as root.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+def eventually(what: str, check: Any, *, seconds: float = 60) -> Any:
+    """Return the first true answer of `check`, asked again until the time is up."""
+    give_up_at = time.monotonic() + seconds
+    while not (answer := check()):
+        assert time.monotonic() < give_up_at, f"{what}: not within {seconds} s"
+        time.sleep(0.3)
+    return answer

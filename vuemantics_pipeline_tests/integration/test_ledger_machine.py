@@ -1,0 +1,353 @@
+"""The ledger against a model of it: runs crash, wake up, are requeued and cancelled at will."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from vuemantics_pipeline.errors import BackendUnavailable
+from vuemantics_pipeline.ledger import batches, leases, uploads
+from vuemantics_pipeline.ledger.batches import BackOff, Closed
+from vuemantics_pipeline.ledger.connection import Connection, connect
+from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, LeaseHeld, LeaseLost
+from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Stage
+from vuemantics_pipeline_tests import support
+from vuemantics_pipeline_tests.support import IDENTITY, TRUNCATED
+
+DOWN = BackendUnavailable("model_unavailable", "The model does not answer.", "Start it.")
+ENDED = ("completed", "failed")
+
+
+@dataclass
+class Upload:
+    """What the model knows of an upload: its status, and how many attempts are used up."""
+
+    status: str = "pending"
+    used: int = 0
+
+
+class Sessions:
+    """Connections to one database, used again where a rule has not broken them."""
+
+    def __init__(self, database_url: str, stack: ExitStack) -> None:
+        self._url, self._stack = database_url, stack
+        self._idle: list[Connection] = []
+        self.view = self.take()
+
+    def take(self) -> Connection:
+        return self._idle.pop() if self._idle else self._stack.enter_context(connect(self._url))
+
+    def give_back(self, connection: Connection) -> None:
+        connection.execute("SELECT pg_advisory_unlock_all()")
+        self._idle.append(connection)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One batch; at most one worker holds its lease, and any number of old ones still live."""
+
+    sessions: Sessions
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.view = self.sessions.view
+        self.status = BatchStatus.PENDING
+        self.uploads: dict[UUID, Upload] = {}
+        self.lease: Lease | None = None
+        self.run_id: str | None = None
+        self.runs = 0
+        self.open: Attempt | None = None
+        self.left_open: set[UUID] = set()
+        self.ended: list[Attempt] = []
+        self.old: list[tuple[Lease, Attempt | None]] = []
+
+    @initialize(count=st.integers(0, 3))
+    def offer(self, count: int) -> None:
+        names = [f"{number}.jpg" for number in range(count)]
+        self.batch = support.add_batch(self.view, support.add_user(self.view), files=names)
+        self.uploads = {upload_id: Upload() for upload_id in self.batch.uploads.values()}
+
+    def teardown(self) -> None:
+        for lease, _ in self.old:
+            self.sessions.give_back(lease.connection)
+        if self.lease:
+            self.sessions.give_back(self.lease.connection)
+
+    # What the model says
+
+    @property
+    def unfinished(self) -> set[UUID]:
+        return {key for key, upload in self.uploads.items() if upload.status not in ENDED}
+
+    def holds(self) -> bool:
+        """Somebody holds the lease and was not requeued meanwhile."""
+        return self.lease is not None and self.run_id == self.lease.run_id
+
+    def works(self) -> bool:
+        return self.holds() and self.open is not None
+
+    def put_down(self) -> Attempt | None:
+        """The worker goes, in whatever way; its open attempt stays open in the ledger."""
+        attempt, self.open = self.open, None
+        if attempt:
+            self.left_open.add(attempt.upload_id)
+        return attempt
+
+    def unchanged(self, *steps: Callable[[], object]) -> None:
+        before = support.everything(self.view, self.batch.batch_id)
+        for step in steps:
+            step()
+        assert support.everything(self.view, self.batch.batch_id) == before
+
+    # What can happen
+
+    @precondition(lambda self: self.lease is None)
+    @rule(reopen=st.booleans())
+    def take_over(self, reopen: bool) -> None:
+        self.runs += 1
+        self.run_id = f"run-{self.runs}"
+        connection = self.sessions.take()
+        lease = leases.acquire(connection, self.batch.batch_id, self.run_id)
+        if self.status.is_terminal and not reopen:
+            with pytest.raises(BatchStopped):
+                batches.open_batch(lease, reopen=False)
+            self.sessions.give_back(connection)
+            return
+        found = batches.open_batch(lease, reopen=reopen)
+        for upload_id in self.left_open & self.unfinished:
+            self.uploads[upload_id].used += 1
+        self.left_open.clear()
+        for upload_id in self.unfinished:
+            upload = self.uploads[upload_id]
+            upload.status = "failed" if upload.used >= 2 else "pending"
+        assert {key.upload_id for key in found} == self.unfinished
+        if self.unfinished or not self.status.is_terminal:
+            self.status = BatchStatus.PROCESSING
+        self.lease = lease
+
+    @precondition(lambda self: self.lease is not None)
+    @rule()
+    def take_what_is_held(self) -> None:
+        other = self.sessions.take()
+
+        def take() -> None:
+            with pytest.raises(LeaseHeld):
+                leases.acquire(other, self.batch.batch_id, "run-too-many")
+
+        self.unchanged(take)
+        self.sessions.give_back(other)
+
+    @precondition(lambda self: self.holds() and self.open is None and self.uploads)
+    @rule(which=st.integers(0, 9))
+    def start(self, which: int) -> None:
+        assert self.lease is not None
+        upload_id = list(self.uploads)[which % len(self.uploads)]
+        upload = self.uploads[upload_id]
+        if self.status != BatchStatus.PROCESSING:
+            with pytest.raises(BatchStopped):
+                uploads.start_attempt(self.lease, upload_id, IDENTITY)
+            return
+        attempt = uploads.start_attempt(self.lease, upload_id, IDENTITY)
+        assert (attempt is None) == (upload.status in ENDED)
+        if attempt:
+            assert attempt.number == upload.used + 1
+            self.open = attempt
+
+    @precondition(works)
+    @rule(stage=st.sampled_from(Stage))
+    def reach(self, stage: Stage) -> None:
+        assert self.lease is not None
+        assert self.open is not None
+        if self.status != BatchStatus.PROCESSING:
+            with pytest.raises(BatchStopped):
+                uploads.reach_stage(self.lease, self.open, stage)
+            return
+        uploads.reach_stage(self.lease, self.open, stage)
+        self.uploads[self.open.upload_id].status = stage.upload_status
+
+    @precondition(works)
+    @rule()
+    def succeed(self) -> None:
+        assert self.lease is not None
+        assert self.open is not None
+        uploads.complete(self.lease, self.open, support.outcome())
+        self._end("completed", used=1)
+
+    @precondition(works)
+    @rule()
+    def fail(self) -> None:
+        assert self.lease is not None
+        assert self.open is not None
+        is_final = uploads.fail(self.lease, self.open, TRUNCATED, {})
+        assert is_final == (self.open.number == 2)
+        self._end("failed" if is_final else "pending", used=1)
+
+    @precondition(works)
+    @rule()
+    def release(self) -> None:
+        assert self.lease is not None
+        assert self.open is not None
+        uploads.release(self.lease, self.open.upload_id, DOWN, {})
+        self._end("pending", used=0)
+
+    def _end(self, status: str, *, used: int) -> None:
+        assert self.open is not None
+        upload = self.uploads[self.open.upload_id]
+        upload.status, upload.used = status, upload.used + used
+        self.ended.append(self.open)
+        self.open = None
+
+    @precondition(lambda self: self.holds() and self.ended)
+    @rule(which=st.integers(0, 9))
+    def repeat(self, which: int) -> None:
+        lease, attempt = self.lease, self.ended[which % len(self.ended)]
+        assert lease is not None
+        self.unchanged(
+            lambda: uploads.complete(lease, attempt, support.outcome()),
+            lambda: uploads.fail(lease, attempt, TRUNCATED, {}),
+        )
+
+    @precondition(lambda self: self.lease is not None)
+    @rule()
+    def crash(self) -> None:
+        assert self.lease is not None
+        support.kill(self.view, self.lease.connection)
+        self.put_down()
+        self.lease = None
+
+    @precondition(lambda self: self.lease is not None)
+    @rule()
+    def lose_the_lock(self) -> None:
+        """The server drops the lock; the worker lives on and does not know."""
+        assert self.lease is not None
+        leases.release(self.lease)
+        self.old.append((self.lease, self.put_down()))
+        self.lease = None
+
+    @rule()
+    def requeue(self) -> None:
+        back_off = BackOff(0, 0)
+        run_id = self.run_id or "run-none"
+        status = batches.requeue(
+            self.view, self.batch.batch_id, run_id=run_id, reason="x", backoff=back_off
+        )
+        if self.run_id is None or self.status.is_terminal:
+            assert status is None
+            return
+        assert status == BatchStatus.PENDING
+        self.status, self.run_id = BatchStatus.PENDING, None
+        if self.lease:
+            leases.release(self.lease)
+            self.old.append((self.lease, self.put_down()))
+            self.lease = None
+
+    @rule()
+    def cancel(self) -> None:
+        changed = batches.cancel(self.view, self.batch.batch_id, message="x")
+        assert changed == (not self.status.is_terminal)
+        if changed:
+            self.status = BatchStatus.CANCELLED
+
+    @precondition(holds)
+    @rule()
+    def close(self) -> None:
+        assert self.lease is not None
+        closed = batches.close_batch(self.lease)
+        count = [upload.status for upload in self.uploads.values()].count
+        left = len(self.unfinished)
+        assert closed == Closed(len(self.uploads), count("completed"), count("failed"), left)
+        if not left and not self.status.is_terminal:
+            self.status = BatchStatus.COMPLETED
+
+    @precondition(lambda self: len(self.uploads) < 5)
+    @rule()
+    def arrive(self) -> None:
+        new = support.add_upload(self.view, self.batch.batch_id, self.batch.user_id)
+        self.uploads[new] = Upload()
+
+    @precondition(lambda self: any(lease.run_id != self.run_id for lease, _ in self.old))
+    @rule(which=st.integers(0, 9))
+    def wake_up(self, which: int) -> None:
+        """A worker that was left behind tries everything it can."""
+        old = [one for one in self.old if one[0].run_id != self.run_id]
+        lease, attempt = old[which % len(old)]
+        steps: list[Callable[[], object]] = [
+            lambda: batches.open_batch(lease, reopen=True),
+            lambda: batches.close_batch(lease),
+            *(self._starts(lease, upload_id) for upload_id in self.uploads),
+        ]
+        if attempt:
+            steps += [
+                lambda: uploads.reach_stage(lease, attempt, Stage.INDEXING),
+                lambda: uploads.complete(lease, attempt, support.outcome()),
+                lambda: uploads.fail(lease, attempt, TRUNCATED, {}),
+                lambda: uploads.release(lease, attempt.upload_id, DOWN, {}),
+            ]
+
+        def refused() -> None:
+            for step in steps:
+                with pytest.raises(LeaseLost):
+                    step()
+
+        self.unchanged(refused)
+
+    def _starts(self, lease: Lease, upload_id: UUID) -> Callable[[], object]:
+        return lambda: uploads.start_attempt(lease, upload_id, IDENTITY)
+
+    # What always holds
+
+    @invariant()
+    def the_ledger_says_what_the_model_says(self) -> None:
+        row = support.batch_row(self.view, self.batch.batch_id)
+        assert row.status == self.status
+        assert row.ended == self.status.is_terminal
+        found = self.view.execute(
+            "SELECT id, processing_status FROM uploads WHERE batch_id = %s", (self.batch.batch_id,)
+        ).fetchall()
+        assert dict(found) == {key: upload.status for key, upload in self.uploads.items()}
+
+    @invariant()
+    def counters_are_a_group_by(self) -> None:
+        support.assert_counters_true(self.view, self.batch.batch_id)
+
+    @invariant()
+    def attempts_are_what_was_used_up(self) -> None:
+        found = self.view.execute(
+            "SELECT upload_id, count(*) FILTER (WHERE outcome <> 'released'),"
+            " count(*) FILTER (WHERE outcome IS NULL)"
+            " FROM vuemantics_pipeline.attempts WHERE batch_id = %s GROUP BY 1",
+            (self.batch.batch_id,),
+        ).fetchall()
+        now_open = {self.open.upload_id} if self.open else set()
+        for upload_id, used, still_open in found:
+            assert used == self.uploads[upload_id].used
+            assert used + still_open <= 2
+            assert still_open == (upload_id in now_open | self.left_open)
+
+
+def test_the_ledger_against_its_model(connection: Connection, database_url: str) -> None:
+    """The same examples every time; a failure prints the steps that lead to it."""
+    with ExitStack() as stack:
+        machine = type("Machine", (LedgerMachine,), {"sessions": Sessions(database_url, stack)})
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                derandomize=True,
+                database=None,
+                deadline=None,
+                max_examples=40,
+                stateful_step_count=30,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,171 @@
+"""Search by meaning on the very column the application searches."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from PIL import Image
+
+from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
+from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
+from vuemantics_pipeline.errors import UsageError
+from vuemantics_pipeline.ingest import ingest
+from vuemantics_pipeline.ledger.connection import Connection
+from vuemantics_pipeline.media.probe import MediaInfo
+from vuemantics_pipeline.settings import Settings
+from vuemantics_pipeline.status.documents import search_document
+from vuemantics_pipeline.status.search import SearchHit, search
+
+from .conftest import DIMENSION
+
+RunBatch = Callable[..., None]
+MakePhoto = Callable[..., Path]
+
+_COLOURS = {"red": (255, 0, 0), "orange": (255, 128, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+class ColourAnalyzer:
+    """Names the colour of a picture; its vectors are the colours themselves."""
+
+    identity = AnalyzerIdentity("colours", "colours", "colours", DIMENSION, "1")
+
+    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:
+        pixel = frames[0].getpixel((0, 0))
+        assert isinstance(pixel, tuple)
+        return min(_COLOURS, key=lambda name: math.dist(_COLOURS[name], pixel))
+
+    def embed(self, text: str) -> list[float]:
+        length = math.hypot(*_COLOURS[text])
+        return [value / length for value in _COLOURS[text]] + [0.0] * (DIMENSION - 3)
+
+    def check(self) -> str:
+        return "Ready."
+
+
+@pytest.fixture
+def painted(
+    connection: Connection,
+    settings: Settings,
+    tmp_path: Path,
+    make_photo: MakePhoto,
+    run_batch: RunBatch,
+) -> UUID:
+    """A finished batch of four photos, one for each colour."""
+    for name, colour in _COLOURS.items():
+        make_photo(tmp_path / "in" / f"{name}.png", colour=f"rgb{colour}")
+    batch_id = ingest(connection, settings, [tmp_path / "in"]).batch_id
+    run_batch(batch_id, ColourAnalyzer())
+    return batch_id
+
+
+def find(connection: Connection, text: str, **filters: object) -> list[SearchHit]:
+    return search(connection, ColourAnalyzer(), text, application_model="bge-m3", **filters)  # type: ignore[arg-type]
+
+
+def test_the_nearest_in_meaning_come_first(connection: Connection, painted: UUID) -> None:
+    hits = find(connection, "red")
+
+    assert [hit.filename for hit in hits[:2]] == ["red.png", "orange.png"]
+    assert hits[0].score == 1.0
+    assert hits[1].score == 0.8937
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert hits[0].description == "red"
+    assert {hit.batch_id for hit in hits} == {painted}
+
+
+def test_no_more_than_asked_for(connection: Connection, painted: UUID) -> None:
+    assert [hit.filename for hit in find(connection, "blue", limit=1)] == ["blue.png"]
+
+
+def test_only_ones_own(connection: Connection, painted: UUID) -> None:
+    [user_id] = connection.execute("SELECT user_id FROM upload_batches").fetchone() or [None]
+
+    assert len(find(connection, "red", user_id=user_id)) == 4
+    assert find(connection, "red", user_id=uuid4()) == []
+
+
+def test_hidden_and_undescribed_uploads_are_not_found(
+    connection: Connection, painted: UUID
+) -> None:
+    connection.execute("UPDATE uploads SET hidden = true WHERE filename = 'red.png'")
+    connection.execute("UPDATE uploads SET embedding_local = NULL WHERE filename = 'blue.png'")
+
+    assert {hit.filename for hit in find(connection, "red")} == {"orange.png", "green.png"}
+
+
+def test_nearer_uploads_of_others_do_not_crowd_out_ones_own(
+    connection: Connection, painted: UUID
+) -> None:
+    other = uuid4()
+    connection.execute(
+        "INSERT INTO users (id, email, password_hash) VALUES (%s, 'o@example.org', 'x')", [other]
+    )
+    # Without iterative scans the index would give up after the crowd and find nothing.
+    connection.execute(
+        "INSERT INTO uploads (user_id, filename, file_path, file_type, file_size, mime_type,"
+        " embedding_local) SELECT %s, 'crowd', 'crowd', 'image', 1, 'image/png',"
+        " ARRAY[0.4 + random(), random() - 0.5, random() - 0.5, random() - 0.5, random() - 0.5,"
+        " random() - 0.5, random() - 0.5, random() - 0.5]::vector FROM generate_series(1, 500)",
+        [other],
+    )
+    connection.execute("ANALYZE uploads")
+    connection.execute("SET enable_seqscan = off; SET enable_sort = off")
+    [user_id] = connection.execute("SELECT user_id FROM upload_batches").fetchone() or [None]
+
+    hits = find(connection, "red", user_id=user_id, limit=4)
+
+    assert [hit.filename for hit in hits][:2] == ["red.png", "orange.png"]
+    assert len(hits) == 4
+
+
+def test_the_document(connection: Connection, painted: UUID) -> None:
+    [hit] = find(connection, "green", limit=1)
+
+    [document] = json.loads(json.dumps(search_document([hit])))
+
+    assert [*document] == [
+        "upload_id",
+        "batch_id",
+        "filename",
+        "file_path",
+        "score",
+        "description",
+    ]
+    assert document["file_path"].endswith("/original.png")
+
+
+def test_nothing_to_find(connection: Connection) -> None:
+    assert find(connection, "red") == []
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "\0"])
+def test_an_empty_query(connection: Connection, text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find(connection, text)
+
+    assert caught.value.code == "empty_query"
+
+
+def test_vectors_of_another_model_are_refused(connection: Connection, painted: UUID) -> None:
+    with pytest.raises(UsageError, match="cannot be compared") as caught:
+        search(connection, ConstantAnalyzer(DIMENSION), "red", application_model="bge-m3")
+
+    assert caught.value.code == "wrong_embedding_model"
+    assert "VUEMANTICS_ANALYZER" in caught.value.remedy
+
+
+def test_vectors_of_another_dimension_are_refused(connection: Connection, painted: UUID) -> None:
+    with pytest.raises(UsageError, match="1024 dimensions") as caught:
+        search(connection, ConstantAnalyzer(1024), "red", application_model="bge-m3")
+
+    assert caught.value.code == "wrong_dimension"
+
+
+def test_vectors_the_application_made_are_its_models(connection: Connection, painted: UUID) -> None:
+    connection.execute("DELETE FROM vuemantics_pipeline.embedding_space")
+
+    with pytest.raises(UsageError, match="made by bge-m3"):
+        find(connection, "red")
