@@ -10,7 +10,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,\
 	$(shell $(python) -c '$(SUPPORTED)' 2>/dev/null && echo $(python))))
 
-PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
+PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check \
 	--progress-bar off --no-deps --no-compile
 FROM_LOCK := --require-hashes --requirement
 

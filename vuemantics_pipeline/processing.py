@@ -15,13 +15,15 @@ from vuemantics_pipeline.ledger import uploads
 from vuemantics_pipeline.ledger.leases import Lease, LeaseLost
 from vuemantics_pipeline.ledger.records import Attempt, Outcome, Stage
 from vuemantics_pipeline.ledger.text import storable
-from vuemantics_pipeline.media.decode import load_frames
+from vuemantics_pipeline.limits import TimeLimitExceeded, time_limit
+from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.media.paths import require_folder, resolve_upload, thumbnail_path
-from vuemantics_pipeline.media.probe import probe
 from vuemantics_pipeline.media.thumbnail import write_thumbnail
 
 MAX_SIDE = 1568
 """Longest side in pixels that an analyzer is shown: what Qwen2.5-VL takes without tiling."""
+
+_FAILURES_TO_BLAME_A_FILE = 3
 
 
 class Verdict(StrEnum):
@@ -48,26 +50,39 @@ class Processed:
 
 
 def process_upload(
-    lease: Lease, upload_id: UUID, *, analyzer: Analyzer, uploads_root: Path, max_pixels: int
+    lease: Lease,
+    upload_id: UUID,
+    *,
+    decoder: Decoder,
+    analyzer: Analyzer,
+    uploads_root: Path,
+    max_pixels: int,
+    stage_seconds: float = 600,
 ) -> Processed:
     """Make one attempt at an upload and record what came of it.
 
     Whatever the file does to the code is that file's failure. Whatever stops the run (a backend
     that is down, a request to stop) gives the attempt back and is raised.
 
+    Args:
+        uploads_root: folder that `uploads.file_path` is relative to.
+        max_pixels: larger pictures are refused before they are decoded.
+        stage_seconds: how long one stage may take before it counts as a failure of the file.
+
     Raises:
         BackendUnavailable: a model, the disk or the database is down.
         BatchStopped: the batch was cancelled.
         LeaseLost: another run took over.
     """
-    clock = _StageClock(lease)
+    clock = _StageClock(lease, stage_seconds)
     try:
         attempt = uploads.start_attempt(lease, upload_id, analyzer.identity)
         if attempt is None:
             return Processed(Verdict.FINISHED_BEFORE)
         try:
             with _faults_of_the_file():
-                outcome = _analyze(attempt, clock, analyzer, uploads_root, max_pixels)
+                outcome = _analyze(attempt, clock, decoder, analyzer, uploads_root, max_pixels)
+                uploads.reach_stage(lease, attempt, Stage.INDEXING, clock.seconds)
                 uploads.complete(lease, attempt, outcome)
         except UploadError as error:
             is_final = uploads.fail(lease, attempt, error, clock.seconds)
@@ -96,9 +111,34 @@ def _faults_of_the_file() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _blamed_in_the_end(attempt: Attempt, analyzer: Analyzer) -> Iterator[None]:
+    """Let a model that is down stop the run, unless it fails on this file alone, and again."""
+    try:
+        yield
+    except BackendUnavailable as down:
+        if attempt.releases + 1 < _FAILURES_TO_BLAME_A_FILE or not _is_well(analyzer):
+            raise
+        raise UploadError(
+            "model_fails_on_file",
+            f"The model failed {attempt.releases + 1} times on this file and is well otherwise: "
+            f"{down.message}",
+            "Convert the file to another format, or export it again.",
+        ) from down
+
+
+def _is_well(analyzer: Analyzer) -> bool:
+    try:
+        analyzer.check()
+    except BackendUnavailable:
+        return False
+    return True
+
+
 def _analyze(
     attempt: Attempt,
     clock: "_StageClock",
+    decoder: Decoder,
     analyzer: Analyzer,
     uploads_root: Path,
     max_pixels: int,
@@ -106,20 +146,18 @@ def _analyze(
     with clock.stage(attempt, Stage.EXTRACTING_FRAMES):
         require_folder(uploads_root)
         path = resolve_upload(uploads_root, attempt.file_path)
-        info = probe(path, max_pixels=max_pixels)
-        frames = load_frames(path, info, max_side=MAX_SIDE)
+        decoded = decoder.decode(path, max_pixels=max_pixels, max_side=MAX_SIDE)
         thumbnail = thumbnail_path(attempt.user_id, attempt.upload_id)
-        write_thumbnail(frames[0], resolve_upload(uploads_root, thumbnail))
-    with clock.stage(attempt, Stage.VISION_ANALYSIS):
-        description = storable(analyzer.describe(frames, info)).strip()
+        write_thumbnail(decoded.frames[0], resolve_upload(uploads_root, thumbnail))
+    with clock.stage(attempt, Stage.VISION_ANALYSIS), _blamed_in_the_end(attempt, analyzer):
+        description = storable(analyzer.describe(decoded.frames, decoded.info)).strip()
     with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
         audit_score = audit(description)
     with clock.stage(attempt, Stage.EMBEDDING_GENERATION):
         embedding = analyzer.embed(description)
-    with clock.stage(attempt, Stage.INDEXING):
-        return Outcome(
-            description, audit_score, embedding, thumbnail, info.video_codec, clock.seconds
-        )
+    return Outcome(
+        description, audit_score, embedding, thumbnail, decoded.info.video_codec, clock.seconds
+    )
 
 
 def _give_back(
@@ -133,17 +171,25 @@ def _give_back(
 
 
 class _StageClock:
-    """Records each stage in the ledger as it begins, and how long it took."""
+    """Records each stage in the ledger as it begins, how long it took, and ends it in time."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, limit_seconds: float) -> None:
         self.seconds: dict[str, float] = {}
         self._lease = lease
+        self._limit_seconds = limit_seconds
 
     @contextmanager
     def stage(self, attempt: Attempt, stage: Stage) -> Iterator[None]:
-        uploads.reach_stage(self._lease, attempt, stage)
+        uploads.reach_stage(self._lease, attempt, stage, self.seconds)
         started = time.perf_counter()
         try:
-            yield
+            with time_limit(self._limit_seconds):
+                yield
+        except TimeLimitExceeded as error:
+            raise UploadError(
+                "stage_timeout",
+                f"The stage {stage} took longer than {self._limit_seconds:g} s and was stopped.",
+                "Try a smaller file, or raise VUEMANTICS_STAGE_SECONDS.",
+            ) from error
         finally:
             self.seconds[stage] = time.perf_counter() - started

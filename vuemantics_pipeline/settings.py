@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vuemantics_pipeline.errors import UsageError
@@ -23,10 +23,6 @@ def _default_home() -> Path:
     return Path.home() / ".vuemantics"
 
 
-def _variable(name: str) -> AliasChoices:
-    return AliasChoices(name)
-
-
 class Settings(BaseSettings):
     """What the pipeline reads from the environment.
 
@@ -34,44 +30,41 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     # The application's names
     database_url: Annotated[SecretStr | None, NoDecode] = Field(
-        None, validation_alias=_variable("DATABASE_URL")
+        None, validation_alias="DATABASE_URL"
     )
-    upload_path: Path | None = Field(None, validation_alias=_variable("UPLOAD_PATH"))
-    ollama_host: str = Field("http://127.0.0.1:11434", validation_alias=_variable("OLLAMA_HOST"))
-    vision_model: str = Field("qwen2.5vl:3b", validation_alias=_variable("VISION_MODEL"))
-    embedding_model: str = Field("bge-m3", validation_alias=_variable("LOCAL_EMBEDDING_MODEL"))
+    upload_path: Path | None = Field(None, validation_alias="UPLOAD_PATH")
+    ollama_host: str = Field("http://127.0.0.1:11434", validation_alias="OLLAMA_HOST")
+    vision_model: str = Field("qwen2.5vl:3b", validation_alias="VISION_MODEL")
+    embedding_model: str = Field("bge-m3", validation_alias="LOCAL_EMBEDDING_MODEL")
     embedding_dimensions: int = Field(
-        1024, ge=1, le=2000, validation_alias=_variable("LOCAL_EMBEDDING_DIMENSIONS")
+        1024, ge=1, le=2000, validation_alias="LOCAL_EMBEDDING_DIMENSIONS"
     )
 
     # The pipeline's own
-    home: Path = Field(default_factory=_default_home, validation_alias=_variable("VUEMANTICS_HOME"))
-    analyzer: AnalyzerName = Field(
-        AnalyzerName.EMBEDDED, validation_alias=_variable("VUEMANTICS_ANALYZER")
-    )
+    home: Path = Field(default_factory=_default_home, validation_alias="VUEMANTICS_HOME")
+    analyzer: AnalyzerName = Field(AnalyzerName.EMBEDDED, validation_alias="VUEMANTICS_ANALYZER")
     ollama_timeout_seconds: float = Field(
-        300, gt=0, validation_alias=_variable("VUEMANTICS_OLLAMA_TIMEOUT_SECONDS")
+        300, gt=0, validation_alias="VUEMANTICS_OLLAMA_TIMEOUT_SECONDS"
     )
-    max_pixels: int = Field(250_000_000, ge=1, validation_alias=_variable("VUEMANTICS_MAX_PIXELS"))
-    batches_per_tick: int = Field(
-        10, ge=1, le=1000, validation_alias=_variable("VUEMANTICS_BATCHES_PER_TICK")
-    )
-    listen_seconds: float = Field(
-        4.5, ge=0, le=50, validation_alias=_variable("VUEMANTICS_LISTEN_SECONDS")
-    )
-    grace_seconds: float = Field(900, ge=0, validation_alias=_variable("VUEMANTICS_GRACE_SECONDS"))
-    max_tries: int = Field(5, ge=1, validation_alias=_variable("VUEMANTICS_MAX_TRIES"))
-    backoff_seconds: float = Field(
-        10, ge=0, validation_alias=_variable("VUEMANTICS_BACKOFF_SECONDS")
-    )
-    backoff_max_seconds: float = Field(
-        600, ge=0, validation_alias=_variable("VUEMANTICS_BACKOFF_MAX_SECONDS")
-    )
+    max_pixels: int = Field(250_000_000, ge=1, validation_alias="VUEMANTICS_MAX_PIXELS")
+    decode_seconds: float = Field(120, gt=0, validation_alias="VUEMANTICS_DECODE_SECONDS")
+    decode_memory_mib: int = Field(3072, ge=512, validation_alias="VUEMANTICS_DECODE_MEMORY_MIB")
+    batches_per_tick: int = Field(10, ge=1, le=1000, validation_alias="VUEMANTICS_BATCHES_PER_TICK")
+    listen_seconds: float = Field(4.5, ge=0, le=50, validation_alias="VUEMANTICS_LISTEN_SECONDS")
+    grace_seconds: float = Field(900, ge=0, validation_alias="VUEMANTICS_GRACE_SECONDS")
+    cancel_seconds: float = Field(10, ge=0, validation_alias="VUEMANTICS_CANCEL_SECONDS")
+    stage_seconds: float = Field(600, gt=0, validation_alias="VUEMANTICS_STAGE_SECONDS")
+    max_tries: int = Field(5, ge=1, validation_alias="VUEMANTICS_MAX_TRIES")
+    backoff_seconds: float = Field(10, ge=0, validation_alias="VUEMANTICS_BACKOFF_SECONDS")
+    backoff_max_seconds: float = Field(600, ge=0, validation_alias="VUEMANTICS_BACKOFF_MAX_SECONDS")
 
     @field_validator("home", "upload_path")
     @classmethod
@@ -98,6 +91,11 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value()
 
 
+def variable(name: str) -> str:
+    """Return the environment variable of a setting, by field name."""
+    return str(Settings.model_fields[name].validation_alias)
+
+
 def load_settings(**overrides: object) -> Settings:
     """Read the environment.
 
@@ -108,7 +106,8 @@ def load_settings(**overrides: object) -> Settings:
         UsageError: a variable has a value that cannot be used.
     """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        # By variable: were field names allowed too, HOME would be read as the field `home`.
+        return Settings(**{variable(name): value for name, value in overrides.items()})  # type: ignore[arg-type]
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

@@ -1,6 +1,7 @@
 """Fixtures for all tests: a Postgres server, and a fresh database on it."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from vuemantics_pipeline.home.postgres import embedded_postgres
+from vuemantics_pipeline.home.processes import Service, supervise
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +21,12 @@ def postgres_server() -> Iterator[str]:
     """The URL of an embedded server: one for each worker of pytest-xdist, gone at the end."""
     # Not under tmp_path: as root the server runs as somebody else, to whom pytest's are closed.
     home = Path(tempfile.mkdtemp(prefix="vuemantics-tests-"))
+    # Stops the server when this process is killed.
+    keeper = Service(
+        "keeper", (sys.executable, "-m", "vuemantics_pipeline.home.postgres", str(home))
+    )
     try:
-        with embedded_postgres(home) as url:
+        with supervise([keeper], logs=home / "logs"), embedded_postgres(home) as url:
             with psycopg.connect(url, autocommit=True) as connection:
                 for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                     connection.execute(

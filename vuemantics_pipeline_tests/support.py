@@ -1,5 +1,6 @@
 """What several test files need: users, batches with real files, a whole run, and what to expect."""
 
+import atexit
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +19,12 @@ from vuemantics_pipeline.analysis.analyzer import Analyzer, AnalyzerIdentity
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import UploadError
 from vuemantics_pipeline.ledger import batches, leases
-from vuemantics_pipeline.ledger.batches import BATCH_CHANNEL, PROGRESS_CHANNEL, Closed
+from vuemantics_pipeline.ledger.batches import BATCH_CHANNEL, Closed
 from vuemantics_pipeline.ledger.connection import Connection, connect
+from vuemantics_pipeline.ledger.counters import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.leases import Lease
 from vuemantics_pipeline.ledger.records import Outcome
+from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.processing import Processed, Verdict, process_upload
 
 DIMENSION = 8
@@ -205,6 +208,14 @@ def outcome(dimension: int = DIMENSION) -> Outcome:
     return Outcome("A lake at dusk.", 80, vector, "u/i/thumb_256.jpg", None, {"indexing": 0.5})
 
 
+@cache
+def decoder() -> Decoder:
+    """The real decoder, one for all tests of a process."""
+    shared = Decoder(seconds=60, memory_bytes=2 << 30)
+    atexit.register(shared.close)
+    return shared
+
+
 def process(
     lease: Lease, upload_id: UUID, uploads_root: Path, analyzer: Analyzer | None = None
 ) -> Processed:
@@ -212,6 +223,7 @@ def process(
     return process_upload(
         lease,
         upload_id,
+        decoder=decoder(),
         analyzer=analyzer or ConstantAnalyzer(DIMENSION),
         uploads_root=uploads_root,
         max_pixels=MAX_PIXELS,

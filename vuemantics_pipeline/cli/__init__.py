@@ -12,11 +12,14 @@ import typer
 from typer.core import TyperGroup
 
 from vuemantics_pipeline.cli import (
+    audit,
     batches,
+    cancel,
     demo,
     doctor,
     ingest,
     migrate,
+    retry,
     search,
     status,
     up,
@@ -56,6 +59,9 @@ app.command("ingest")(ingest.command)
 app.command("batches")(batches.command)
 app.command("status")(status.command)
 app.command("search")(search.command)
+app.command("cancel")(cancel.command)
+app.command("retry")(retry.command)
+app.command("audit")(audit.command)
 app.command("migrate")(migrate.command)
 app.command("doctor")(doctor.command)
 

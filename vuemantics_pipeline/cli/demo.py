@@ -57,11 +57,12 @@ def command(
     from vuemantics_pipeline.home.stack import running_stack
 
     settings = settings_for(home)
-    with until_ctrl_c(), running_stack(settings, port=port or free_port(DEFAULT_PORT)) as stack:
+    port = port or free_port(DEFAULT_PORT)
+    with until_ctrl_c(is_normal_end=not once), running_stack(settings, port=port) as stack:
         batch = _show(stack, settings, [photos] if photos else _samples())
         if not once:
             answers().print("\nEverything stays up until Ctrl-C.")
-            stack.supervisor.watch()
+            stack.watch()
         elif batch.status is not BatchStatus.COMPLETED or not batch.successful_uploads:
             raise typer.Exit(BAD_NEWS)
 

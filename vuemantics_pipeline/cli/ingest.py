@@ -14,7 +14,7 @@ from vuemantics_pipeline.ledger.records import BatchStatus
 
 def command(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Photos, videos, or folders of them.")
+        list[Path], typer.Argument(metavar="PATH", help="Photos, videos, or folders of them.")
     ],
     user: Annotated[
         str | None,

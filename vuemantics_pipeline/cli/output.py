@@ -37,10 +37,9 @@ def print_json(document: object) -> None:
 
 def print_error(error: PipelineError) -> None:
     """Say on standard error what happened and what to do about it."""
-    message = Text.assemble(("Error: ", "bold red"), printable(error.message))
-    if error.remedy:
-        message.append(f"\n{printable(error.remedy)}")
-    notices().print(message, soft_wrap=True)
+    lines = [*error.message.splitlines(), *error.remedy.splitlines()]
+    message = Text("\n").join(Text(printable(line)) for line in lines)
+    notices().print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
 
 
 def exit_code(error: PipelineError) -> int:

@@ -1,5 +1,6 @@
 """`vuemantics up`"""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,18 +52,22 @@ def command(
         console.print(f"The Dagster UI is at {stack.url}")
         console.print(f"Home: {settings.home}; uploads: {settings.uploads}; logs: {stack.logs}")
         console.print("New batches are processed by themselves. Ctrl-C stops everything.")
-        stack.supervisor.watch()
+        stack.watch()
 
 
 @contextmanager
-def until_ctrl_c() -> Iterator[None]:
-    """Run the block until Ctrl-C or SIGTERM, its normal end; it stops what it started itself."""
+def until_ctrl_c(*, is_normal_end: bool = True) -> Iterator[None]:
+    """Run the block until Ctrl-C or SIGTERM; it stops what it started itself.
+
+    Args:
+        is_normal_end: what ends it so has done all it was asked to; else KeyboardInterrupt rises.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         # Once is enough: a second request must not cut the stopping short.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        notices().print("Stopping ...")
+        os.write(2, b"Stopping ...\n")  # printing is not safe inside a signal handler
         raise KeyboardInterrupt
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -70,6 +75,8 @@ def until_ctrl_c() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         notices().print("Everything is stopped.")
+        if not is_normal_end:
+            raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

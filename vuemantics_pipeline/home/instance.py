@@ -1,18 +1,20 @@
 """The Dagster instance of a home: its folder, its tables' schema, and the environment it needs."""
 
-import shutil
+import os
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from pydantic import AliasChoices, SecretStr
-from sqlalchemy.engine import URL, make_url
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+from sqlalchemy.engine import URL
 
 from vuemantics_pipeline.errors import BackendUnavailable
 from vuemantics_pipeline.home.processes import free_port
 from vuemantics_pipeline.ledger.connection import Connection, connect, libpq_url
-from vuemantics_pipeline.settings import Settings
+from vuemantics_pipeline.settings import Settings, variable
 
 SCHEMA = "vuemantics_dagster"
 """Dagster's own tables live in the database of record, in a schema apart."""
@@ -33,7 +35,7 @@ def prepare_instance(settings: Settings, database_url: str) -> dict[str, str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
-            shutil.copyfile(_packaged(name), folder / name)
+            _copy_if_changed(resources.files(__package__) / name, folder / name)
     except OSError as error:
         raise home_unusable(settings.home, error) from error
     with connect(database_url) as connection:
@@ -49,12 +51,16 @@ def prepare_instance(settings: Settings, database_url: str) -> dict[str, str]:
 
 
 def dagster_url(database_url: str) -> str:
-    """Return the URL under which Dagster's storage finds its own schema of the same database."""
-    url: URL = make_url(libpq_url(database_url)).set(drivername="postgresql+psycopg2")
-    given = url.query.get("options", ())
-    options = [given] if isinstance(given, str) else [*given]
-    options.append(f"-c search_path={SCHEMA}")
-    url = url.update_query_dict({"options": " ".join(options)})
+    """Return the URL under which Dagster's storage finds its own schema of the same database.
+
+    Raises:
+        UsageError: the URL is not one of PostgreSQL.
+    """
+    parameters = conninfo_to_dict(libpq_url(database_url))
+    given = {name: str(value) for name, value in parameters.items()}
+    options = f"{given.get('options', '')} -c search_path={SCHEMA}".strip()
+    # As a query every parameter reaches the driver just as libpq understood it.
+    url = URL.create("postgresql+psycopg2", query=given | {"options": options})
     return url.render_as_string(hide_password=False)
 
 
@@ -82,16 +88,19 @@ def _create_schema(connection: Connection) -> None:
         ) from error
 
 
-def _packaged(name: str) -> Path:
-    return Path(str(resources.files(__package__) / name))
+def _copy_if_changed(source: Traversable, target: Path) -> None:
+    """Copy a small file at one stroke: processes of a running instance may be reading it."""
+    content = source.read_bytes()
+    if not target.exists() or target.read_bytes() != content:
+        part = target.with_suffix(f".{os.getpid()}")
+        part.write_bytes(content)
+        part.replace(target)
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:
     """Every setting under the name of its variable, except the password-bearing DATABASE_URL."""
     return {
-        str(field.validation_alias.choices[0]): str(value)
-        for name, field in Settings.model_fields.items()
-        if isinstance(field.validation_alias, AliasChoices)
-        and (value := getattr(settings, name)) is not None
-        and not isinstance(value, SecretStr)
+        variable(name): str(value)
+        for name in Settings.model_fields
+        if (value := getattr(settings, name)) is not None and not isinstance(value, SecretStr)
     }

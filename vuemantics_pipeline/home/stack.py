@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from vuemantics_pipeline.settings import Settings
 _LOCATION = "vuemantics_pipeline"
 # A run gives its upload back in well under a second; a daemon in mid-tick can be killed unharmed.
 _GRACE_SECONDS = 5.0
+_LOOK_EVERY_SECONDS = 0.5
 _READINESS = """{
   workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } }
   instance { daemonHealth { allDaemonStatuses { required healthy } } }
@@ -69,6 +71,18 @@ class Stack:
             BackendUnavailable: code 'service_not_ready', with the end of a log.
         """
         self.supervisor.wait_until_ready()
+
+    def watch(self) -> None:
+        """Wait for ever, while everything is kept running; a signal's exception ends the wait.
+
+        Raises:
+            BackendUnavailable: a process could not be started.
+        """
+        # Supervisor.watch joins a thread. Before Python 3.13 a join that an exception cuts short
+        # takes the thread for ended, and nobody would wait for it to stop what it started.
+        while self.supervisor.processes():
+            time.sleep(_LOOK_EVERY_SECONDS)
+        self.supervisor.watch()
 
 
 @contextmanager

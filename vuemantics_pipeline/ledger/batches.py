@@ -6,18 +6,18 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
+from vuemantics_pipeline.errors import PipelineError
 from vuemantics_pipeline.ledger.connection import Connection
+from vuemantics_pipeline.ledger.counters import announce, mark_fruitful, recount
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
-from vuemantics_pipeline.ledger.records import BatchStatus, UploadKey
+from vuemantics_pipeline.ledger.records import BatchStatus, Scope, UploadKey
+from vuemantics_pipeline.ledger.reruns import reset_uploads
 from vuemantics_pipeline.ledger.text import storable
 from vuemantics_pipeline.ledger.transactions import transaction
 
 BATCH_CHANNEL = "vuemantics_batches"
 """Postgres notifies it whenever a batch is added or its status or total changes."""
-
-PROGRESS_CHANNEL = "vuemantics_progress"
-"""Postgres notifies it with {"batch_id", "upload_id"} whenever an upload or batch moves."""
 
 DIED_TWICE = "The worker died twice while processing this file."
 
@@ -104,13 +104,18 @@ def orphaned_batches(connection: Connection, *, grace_seconds: float) -> Sequenc
         return cursor.execute(_SQL["orphaned"], {"grace_seconds": grace_seconds}).fetchall()
 
 
-def open_batch(lease: Lease, *, reopen: bool) -> Sequence[UploadKey]:
+def open_batch(
+    lease: Lease, *, reopen: bool, scope: Scope = Scope.UNFINISHED, root_run_id: str = ""
+) -> Sequence[UploadKey]:
     """Set a batch to `processing` and return its unfinished uploads, oldest first.
 
     Attempts that a dead worker left open are used up; an upload that has none left is failed.
 
     Args:
-        reopen: a person asked for this run, so a failed or cancelled batch is taken up again.
+        reopen: a person asked for this run, so a batch that has ended is taken up again.
+        scope: finished uploads to begin anew.
+        root_run_id: of the run that was first given this scope. Re-executions of it share it:
+            they go on with what it began, and reset nothing again.
 
     Raises:
         BatchStopped: the batch has ended, and `reopen` is not set.
@@ -123,17 +128,21 @@ def open_batch(lease: Lease, *, reopen: bool) -> Sequence[UploadKey]:
             raise BatchStopped(
                 "batch_stopped", f"Batch {lease.batch_id} is {status}; there is nothing to run."
             )
-        connection.execute(_SQL["end_dead_attempts"], key)
+        connection.execute(_SQL["release_cut_off"], key)
+        dead = connection.execute(_SQL["end_dead_attempts"], key)
         worn_out = connection.execute(_SQL["fail_worn_out"], key | {"error_message": DIED_TWICE})
-        if worn_out.rowcount:
+        if dead.rowcount or worn_out.rowcount:
+            # Using up an attempt is getting on, too: it cannot go on for ever.
             mark_fruitful(connection, lease.batch_id)
         connection.execute(_SQL["return_interrupted"], key)
+        if scope.reset and _is_first(connection, lease.batch_id, root_run_id):
+            reset_uploads(connection, lease.batch_id, scope)
         recount(connection, lease.batch_id)
         with connection.cursor(row_factory=class_row(UploadKey)) as cursor:
             unfinished = cursor.execute(_SQL["unfinished"], key).fetchall()
         if unfinished or not status.is_terminal:
             connection.execute(_SQL["open"], key)
-        _notify(connection, lease.batch_id)
+        announce(connection, lease.batch_id)
     return unfinished
 
 
@@ -155,7 +164,7 @@ def close_batch(lease: Lease) -> Closed:
                 _SQL["complete"], key | {"message": _summary(closed, expected), "total": total}
             )
             recount(connection, lease.batch_id)
-            _notify(connection, lease.batch_id)
+            announce(connection, lease.batch_id)
     return closed
 
 
@@ -198,7 +207,7 @@ def requeue(
             connection.execute(_SQL["next_try"], key | {"wait_seconds": wait})
             status = BatchStatus.PENDING
         recount(connection, batch_id)
-        _notify(connection, batch_id)
+        announce(connection, batch_id)
     return status
 
 
@@ -210,7 +219,7 @@ def adopt(connection: Connection, batch_id: UUID) -> None:
     with transaction(connection):
         if connection.execute(_SQL["adopt"], {"batch_id": batch_id}).rowcount == 1:
             recount(connection, batch_id)
-            _notify(connection, batch_id)
+            announce(connection, batch_id)
 
 
 def cancel(
@@ -238,18 +247,42 @@ def cancel(
         changed = cancelled.rowcount == 1
         if changed:
             recount(connection, batch_id)
-            _notify(connection, batch_id)
+            announce(connection, batch_id)
     return changed
 
 
-def recount(connection: Connection, batch_id: UUID) -> None:
-    """Set the counters to what the upload rows say. Counting rows cannot count one twice."""
-    connection.execute(_SQL["recount"], {"batch_id": batch_id})
+def cancelled_but_held(connection: Connection, *, after_seconds: float) -> Sequence[Orphan]:
+    """Return batches cancelled so long ago whose run has still not stopped."""
+    with connection.cursor(row_factory=class_row(Orphan)) as cursor:
+        parameters = {"after_seconds": after_seconds}
+        return cursor.execute(_SQL["cancelled_but_held"], parameters).fetchall()
 
 
-def mark_fruitful(connection: Connection, batch_id: UUID) -> None:
-    """Note that a run got something done, so that its end does not count towards the back-off."""
-    connection.execute(_SQL["mark_fruitful"], {"batch_id": batch_id})
+def release_own_attempts(
+    connection: Connection, batch_id: UUID, *, run_id: str, reason: PipelineError
+) -> None:
+    """Give back whatever attempt a run left open when its own connection died under it.
+
+    Needs no lease: it touches only attempts of that run, and none that somebody has closed.
+    """
+    with transaction(connection):
+        connection.execute(_SQL["lock"], {"batch_id": batch_id})
+        connection.execute(
+            _SQL["release_own_attempts"],
+            {
+                "batch_id": batch_id,
+                "run_id": run_id,
+                "error_code": reason.code,
+                "error_message": storable(reason.message),
+            },
+        )
+        recount(connection, batch_id)
+        announce(connection, batch_id)
+
+
+def _is_first(connection: Connection, batch_id: UUID, root_run_id: str) -> bool:
+    key = {"batch_id": batch_id, "root_run_id": root_run_id}
+    return connection.execute(_SQL["note_reset"], key).rowcount == 1
 
 
 def _summary(closed: Closed, expected: int) -> str | None:
@@ -262,7 +295,3 @@ def _summary(closed: Closed, expected: int) -> str | None:
     if expected > closed.total:
         notes.append(f"{expected - closed.total} of {expected} announced files never arrived.")
     return " ".join(notes) or None
-
-
-def _notify(connection: Connection, batch_id: UUID) -> None:
-    connection.execute(_SQL["notify_progress"], {"batch_id": batch_id})

@@ -107,6 +107,8 @@ def add_upload(connection: Connection, batch_id: UUID, user_id: UUID, upload: Ne
         BackendUnavailable: the connection is lost.
     """
     with transaction(connection):
+        # Waiting for the disk once, in `settle_total`, makes all of them durable.
+        connection.execute(_SQL["commit_without_waiting"])
         connection.execute(
             _SQL["add_upload"], asdict(upload) | {"batch_id": batch_id, "user_id": user_id}
         )

@@ -72,6 +72,24 @@ class Batch:
         return round(100 * self.processed_uploads / self.total_uploads, 1)
 
 
+class Scope(StrEnum):
+    """Which uploads of a batch a re-run takes up."""
+
+    UNFINISHED = "unfinished"
+    FAILED = "failed"
+    """And those unfinished."""
+    ALL = "all"
+
+    @property
+    def reset(self) -> list[str]:
+        """The terminal statuses that go back to `pending`."""
+        return {
+            Scope.UNFINISHED: [],
+            Scope.FAILED: [UploadStatus.FAILED.value],
+            Scope.ALL: [UploadStatus.FAILED.value, UploadStatus.COMPLETED.value],
+        }[self]
+
+
 @dataclass(frozen=True)
 class UploadKey:
     """An upload to be processed."""
@@ -86,13 +104,15 @@ class Attempt:
 
     Attributes:
         number: 1 or 2, counting only attempts that were used up.
-        file_path, thumbnail_path: as stored, relative to UPLOAD_PATH and not yet trusted.
+        releases: how often a model gave up on this upload before, without using up an attempt.
+        file_path: as stored, relative to UPLOAD_PATH and not yet trusted.
     """
 
     attempt_id: int
     upload_id: UUID
     user_id: UUID
     number: int
+    releases: int
     filename: str
     file_path: str
 

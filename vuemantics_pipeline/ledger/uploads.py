@@ -1,12 +1,14 @@
 """What happens to one upload: attempts, stages and the outcome, each one transaction."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
 from vuemantics_pipeline.errors import PipelineError, UploadError
-from vuemantics_pipeline.ledger.batches import mark_fruitful, recount
+from vuemantics_pipeline.ledger.counters import announce, mark_fruitful, recount
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Outcome, Stage
@@ -37,7 +39,7 @@ def start_attempt(lease: Lease, upload_id: UUID, identity: AnalyzerIdentity) -> 
         row = connection.execute(_SQL["lock_unfinished"], key).fetchone()
         if row is None:
             return None
-        user_id, filename, file_path, used = row
+        user_id, filename, file_path, used, releases = row
         started = connection.execute(
             _SQL["start_attempt"],
             key
@@ -53,11 +55,16 @@ def start_attempt(lease: Lease, upload_id: UUID, identity: AnalyzerIdentity) -> 
             },
         ).fetchone()
         assert started is not None
-        _notify(lease, upload_id)
-    return Attempt(started[0], upload_id, user_id, used + 1, filename, file_path)
+        announce(lease.connection, lease.batch_id, upload_id)
+    return Attempt(started[0], upload_id, user_id, used + 1, releases, filename, file_path)
 
 
-def reach_stage(lease: Lease, attempt: Attempt, stage: Stage) -> None:
+def reach_stage(
+    lease: Lease,
+    attempt: Attempt,
+    stage: Stage,
+    stage_seconds: Mapping[str, float] = MappingProxyType({}),
+) -> None:
     """Record that an attempt has reached a stage; nothing, if it has ended.
 
     Raises:
@@ -68,10 +75,15 @@ def reach_stage(lease: Lease, attempt: Attempt, stage: Stage) -> None:
         _guard_processing(lease)
         reached = lease.connection.execute(
             _SQL["reach_stage"],
-            {"attempt_id": attempt.attempt_id, "stage": stage, "status": stage.upload_status},
+            {
+                "attempt_id": attempt.attempt_id,
+                "stage": stage,
+                "status": stage.upload_status,
+                "stage_seconds": _rounded(stage_seconds),
+            },
         )
         if reached.rowcount == 1:
-            _notify(lease, attempt.upload_id)
+            announce(lease.connection, lease.batch_id, attempt.upload_id)
 
 
 def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
@@ -201,7 +213,7 @@ def _end_attempt(
             "attempt_id": attempt_id,
             "fence": lease.fence,
             "outcome": outcome,
-            "stage_seconds": Jsonb({stage: round(s, 4) for stage, s in stage_seconds.items()}),
+            "stage_seconds": _rounded(stage_seconds),
             "error_code": error.code if error else None,
             "error_message": storable(error.message) if error else None,
             "remedy": storable(error.remedy) if error else None,
@@ -210,13 +222,10 @@ def _end_attempt(
     return closed.rowcount == 1
 
 
+def _rounded(stage_seconds: Mapping[str, float]) -> Jsonb:
+    return Jsonb({stage: round(seconds, 4) for stage, seconds in stage_seconds.items()})
+
+
 def _settle(lease: Lease, upload_id: UUID) -> None:
     recount(lease.connection, lease.batch_id)
-    _notify(lease, upload_id)
-
-
-def _notify(lease: Lease, upload_id: UUID) -> None:
-    """Announce a change to whoever follows the batch; delivered only if the transaction commits."""
-    lease.connection.execute(
-        _SQL["notify_progress"], {"batch_id": lease.batch_id, "upload_id": upload_id}
-    )
+    announce(lease.connection, lease.batch_id, upload_id)

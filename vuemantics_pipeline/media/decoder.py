@@ -36,10 +36,12 @@ COMMAND = (sys.executable, "-B", "-P", "-m", "vuemantics_pipeline.media.decoder_
 
 _START_SECONDS = 60.0
 _DEATH_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 1.0
 _MAX_HEADER_BYTES = 65_536
 _MAX_TEXT_LENGTH = 8_192
 _MAX_NAME_LENGTH = 80
 _PIPE_BYTES = 1 << 20  # what Linux lets anyone ask for; the usual 64 KiB take twice the time
+_KEPT_BYTES = 64 << 20
 
 _FORMATS = {
     (known.file_type, known.name, known.mime_type, known.extension)
@@ -109,23 +111,10 @@ class Decoder:
                 be started.
         """
         child = self._ready_child()
-        deadline = time.monotonic() + self._seconds
-        request = {
-            "path": os.fsencode(path.absolute()).hex(),
-            "max_pixels": max_pixels,
-            "max_side": max_side,
-        }
         try:
-            child.send(json.dumps(request).encode(), deadline)
-            answer = _ANSWER.validate_json(child.receive_header(deadline), strict=True)
-            if isinstance(answer, _Refusal):
-                raise answer.as_error()
-            answer.check(max_pixels, max_side)
-            frames = [
-                Image.frombytes("RGB", size, child.receive(3 * size[0] * size[1], deadline))
-                for size in answer.frames
-            ]
+            decoded = child.decode(path, max_pixels, max_side, time.monotonic() + self._seconds)
         except PipelineError as error:
+            child.has_answered = True
             if error.code == TOO_MUCH_MEMORY:
                 # What is left of its memory may be in pieces.
                 self.close()
@@ -135,12 +124,14 @@ class Decoder:
             self.close()
             if isinstance(reason, TimeoutError):
                 raise self._timeout() from None
-            if isinstance(reason, _Died):
-                raise _died(str(reason)) from None
-            if isinstance(reason, ValueError):
-                raise _died("its answer made no sense") from reason
-            raise
-        return Decoded(answer.info, frames)
+            if not isinstance(reason, _Died | ValueError):
+                raise
+            if child.has_answered:
+                # An earlier file may have broken it: this one gets a child of its own.
+                return self.decode(path, max_pixels=max_pixels, max_side=max_side)
+            raise _died(reason) from reason
+        child.has_answered = True
+        return decoded
 
     def _ready_child(self) -> "_Child":
         if self._child is not None and not self._child.is_ready():
@@ -165,7 +156,8 @@ class Decoder:
         )
 
 
-def _died(how: str) -> UploadError:
+def _died(reason: Exception) -> UploadError:
+    how = str(reason) if isinstance(reason, _Died) else "its answer made no sense"
     return UploadError(
         "decoder_died",
         f"Reading the file broke the decoder ({how}).",
@@ -181,8 +173,8 @@ def _unavailable(reason: Exception) -> BackendUnavailable:
     return BackendUnavailable(
         "decoder_unavailable",
         f"The process that decodes media cannot be started: {problem}.",
-        "Check the machine's free memory and limits, and that "
-        f"`{' '.join(COMMAND[1:])}` runs with the pipeline's Python.",
+        "Check the machine's free memory and limits, and that the pipeline's own "
+        "`python -m vuemantics_pipeline.media.decoder_child` tells its usage.",
     )
 
 
@@ -194,7 +186,12 @@ class _Child:
     """A child process and its pipes. Deadlines are values of `time.monotonic`.
 
     Methods that wait raise TimeoutError at their deadline, and `_Died` when the child ends.
+
+    Attributes:
+        has_answered: whether it has lived through a file.
     """
+
+    has_answered = False
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start it. Raises OSError."""
@@ -225,6 +222,29 @@ class _Child:
     def is_ready(self) -> bool:
         """Whether it lives and has nothing to say: between files there is nothing to be said."""
         return not _poll(self._from, select.POLLIN, 0)
+
+    def decode(self, path: Path, max_pixels: int, max_side: int, deadline: float) -> Decoded:
+        """Have a file decoded.
+
+        Raises:
+            PipelineError: it cannot be; the child is ready for the next one.
+            ValueError: the answer makes no sense.
+        """
+        request = {
+            "path": os.fsencode(path.absolute()).hex(),
+            "max_pixels": max_pixels,
+            "max_side": max_side,
+        }
+        self.send(json.dumps(request).encode(), deadline)
+        answer = _ANSWER.validate_json(self.receive_header(deadline), strict=True)
+        if isinstance(answer, _Refusal):
+            raise answer.as_error()
+        answer.check(max_pixels, max_side)
+        frames = [
+            Image.frombytes("RGB", size, self.receive(3 * size[0] * size[1], deadline))
+            for size in answer.frames
+        ]
+        return Decoded(answer.info, frames)
 
     def send(self, message: bytes, deadline: float) -> None:
         data = memoryview(LENGTH.pack(len(message)) + message)
@@ -269,7 +289,7 @@ class _Child:
 
     def _how_it_ended(self) -> str:
         try:
-            status = self._process.wait(_DEATH_SECONDS)
+            status = self._process.wait(_LAST_WORDS_SECONDS)
         except subprocess.TimeoutExpired:
             return "it closed its pipes"
         if status >= 0:
@@ -300,6 +320,10 @@ def _environment() -> dict[str, str]:
         # Each thread's arena would take 64 MiB of the address space, and each core a BLAS buffer.
         "MALLOC_ARENA_MAX": "2",
         "OPENBLAS_NUM_THREADS": "1",
+        # What a photo took is kept for the next one: new pages from the kernel cost as much time
+        # as the decoding itself.
+        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES // 2),
+        "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
     }
     if libraries := os.environ.get("LD_LIBRARY_PATH"):
         environment["LD_LIBRARY_PATH"] = libraries

@@ -13,7 +13,11 @@ from vuemantics_pipeline.orchestration.hooks import (
 )
 from vuemantics_pipeline.orchestration.io_managers import StatelessIOManager
 from vuemantics_pipeline.orchestration.jobs import process_batch
-from vuemantics_pipeline.orchestration.resources import analyzer_resource, ledger_resource
+from vuemantics_pipeline.orchestration.resources import (
+    analyzer_resource,
+    decoder_resource,
+    ledger_resource,
+)
 from vuemantics_pipeline.orchestration.sensors import pending_upload_batches
 
 
@@ -21,7 +25,7 @@ def build_definitions(**resources: Any) -> dg.Definitions:
     """Return fresh definitions.
 
     Args:
-        resources: replacements, by resource key ('ledger', 'analyzer', 'io_manager').
+        resources: replacements, by resource key ('ledger', 'decoder', 'analyzer', 'io_manager').
     """
     return dg.Definitions(
         assets=[upload_batch],
@@ -35,6 +39,7 @@ def build_definitions(**resources: Any) -> dg.Definitions:
         ],
         resources={
             "ledger": ledger_resource,
+            "decoder": decoder_resource,
             "analyzer": analyzer_resource,
             "io_manager": StatelessIOManager(),
             **resources,

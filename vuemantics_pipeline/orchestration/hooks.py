@@ -12,7 +12,7 @@ import dagster as dg
 from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ledger import batches
 from vuemantics_pipeline.ledger.connection import Connection, connect
-from vuemantics_pipeline.orchestration.stopping import back_off
+from vuemantics_pipeline.orchestration.resources import back_off
 from vuemantics_pipeline.orchestration.tags import BatchRun, batch_run
 from vuemantics_pipeline.settings import Settings, load_settings
 

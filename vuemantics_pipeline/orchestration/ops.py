@@ -8,10 +8,13 @@ import re
 from collections.abc import Iterator
 
 import dagster as dg
+from pydantic import Field
 
 from vuemantics_pipeline.analysis.analyzer import Analyzer
+from vuemantics_pipeline.errors import PipelineError
 from vuemantics_pipeline.ledger import batches, uploads
-from vuemantics_pipeline.ledger.records import UploadKey
+from vuemantics_pipeline.ledger.records import Scope, UploadKey
+from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.orchestration.resources import RunLedger
 from vuemantics_pipeline.orchestration.stopping import StopRun, give_back, stopping
 from vuemantics_pipeline.processing import Processed, Verdict
@@ -27,17 +30,27 @@ def mapping_key(upload: UploadKey) -> str:
     return f"{name}_{upload.upload_id.hex[:_ID_DIGITS]}"
 
 
+class BatchConfig(dg.Config):
+    """What an operator chooses in the launchpad."""
+
+    scope: Scope = Field(
+        default=Scope.UNFINISHED,
+        description="Which uploads to take up: those UNFINISHED, the FAILED as well, or ALL anew.",
+    )
+
+
 @dg.op(
     out=dg.DynamicOut(dg.Nothing),
     description="Takes the batch's lease and lists the uploads that are not finished.",
 )
 def open_batch(
     context: dg.OpExecutionContext,
+    config: BatchConfig,
     ledger: dg.ResourceParam[RunLedger],
     analyzer: dg.ResourceParam[Analyzer],
 ) -> Iterator[dg.DynamicOutput[None]]:
     with stopping(context, ledger):
-        lease, unfinished = ledger.open(analyzer)
+        lease, unfinished = ledger.open(analyzer, config.scope)
     context.log.info(f"Batch {lease.batch_id}: {len(unfinished)} uploads to process.")
     for upload in unfinished:
         yield dg.DynamicOutput(None, mapping_key=mapping_key(upload))
@@ -52,6 +65,7 @@ def open_batch(
 def process_upload(
     context: dg.OpExecutionContext,
     ledger: dg.ResourceParam[RunLedger],
+    decoder: dg.ResourceParam[Decoder],
     analyzer: dg.ResourceParam[Analyzer],
 ) -> Iterator[dg.Output[None]]:
     with stopping(context, ledger):
@@ -61,9 +75,11 @@ def process_upload(
         processed = process(
             lease,
             upload_id,
+            decoder=decoder,
             analyzer=analyzer,
             uploads_root=ledger.settings.uploads,
             max_pixels=ledger.settings.max_pixels,
+            stage_seconds=ledger.settings.stage_seconds,
         )
     if processed.verdict is Verdict.RETRY:
         raise dg.Failure(f"{_name(processed)}: {processed.error}", allow_retries=True)
@@ -86,9 +102,13 @@ def close_batch(
         lease, _ = ledger.open(analyzer)
         closed = batches.close_batch(lease)
     if closed.unfinished:
-        reason = f"{closed.unfinished} uploads are not finished; another run takes them up."
-        give_back(ledger, reason)
-        raise StopRun(reason)
+        unfinished = PipelineError(
+            "batch_unfinished",
+            f"{closed.unfinished} uploads are not finished.",
+            "Another run takes them up.",
+        )
+        give_back(ledger, unfinished)
+        raise StopRun(str(unfinished))
     yield dg.Output(
         None,
         metadata={

@@ -18,7 +18,7 @@ from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.migrate import is_migrated
 from vuemantics_pipeline.orchestration.assets import upload_batches
 from vuemantics_pipeline.orchestration.jobs import process_batch
-from vuemantics_pipeline.orchestration.stopping import back_off
+from vuemantics_pipeline.orchestration.resources import back_off
 from vuemantics_pipeline.orchestration.tags import RUN_KEY, run_key, run_tags
 from vuemantics_pipeline.settings import Settings, load_settings
 
@@ -113,7 +113,10 @@ def is_spent(
 def sweep(
     instance: dg.DagsterInstance, connection: Connection, settings: Settings
 ) -> Iterator[str]:
-    """Return batches whose worker is gone to `pending`; end the runs that died with it.
+    """Mend what no run does by itself.
+
+    Batches whose worker is gone go back to `pending`, and the runs that died with it are ended.
+    Runs that are still busy long after their batch was cancelled are interrupted.
 
     Yields:
         A sentence for each batch.
@@ -136,3 +139,7 @@ def sweep(
         if run and not run.is_finished:
             instance.report_run_failed(run, reason)
         yield f"Batch {orphan.batch_id}: {reason}"
+    overdue = batches.cancelled_but_held(connection, after_seconds=settings.cancel_seconds)
+    for held in overdue:
+        if held.run_id and instance.run_coordinator.cancel_run(held.run_id):
+            yield f"Batch {held.batch_id} was cancelled; its run {held.run_id} is interrupted."

@@ -13,10 +13,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError
 from vuemantics_pipeline.ledger import batches
-from vuemantics_pipeline.ledger.batches import BackOff
+from vuemantics_pipeline.ledger.connection import database_errors
 from vuemantics_pipeline.ledger.leases import BatchStopped, LeaseHeld, LeaseLost
 from vuemantics_pipeline.orchestration.resources import RunLedger
-from vuemantics_pipeline.settings import Settings
 
 
 class StopRun(dg.Failure):
@@ -45,43 +44,34 @@ def stopping(context: dg.OpExecutionContext, ledger: RunLedger) -> Iterator[None
         StopRun: the run has to end; its description says why and what to do.
     """
     try:
-        yield
+        with database_errors(ledger.connection):
+            yield
     except (LeaseHeld, LeaseLost) as reason:
         raise StopRun(str(reason)) from reason
     except BatchStopped as reason:
         context.instance.report_run_canceling(context.run, str(reason))
         raise StopRun(str(reason)) from reason
     except PipelineError as reason:
-        give_back(ledger, str(reason))
+        give_back(ledger, reason)
         raise StopRun(str(reason)) from reason
     except DagsterExecutionInterruptedError as interrupt:
         raise StopRun(_interrupted(context, ledger)) from interrupt
 
 
-def give_back(ledger: RunLedger, reason: str) -> None:
-    """Return the batch of a run to the sensor, to be tried again after its back-off."""
-    # With the database gone, the failure sensor and the sweep do it later.
+def give_back(ledger: RunLedger, reason: PipelineError) -> None:
+    """Return the batch of a run to the sensor, if the database is there to be told."""
     with suppress(BackendUnavailable):
-        batches.requeue(
-            ledger.connection,
-            ledger.run.batch_id,
-            run_id=ledger.run.run_id,
-            try_number=ledger.run.try_number,
-            reason=reason,
-            backoff=back_off(ledger.settings),
-        )
-
-
-def back_off(settings: Settings) -> BackOff:
-    return BackOff(settings.backoff_seconds, settings.backoff_max_seconds)
+        ledger.give_back(reason)
 
 
 def _interrupted(context: dg.OpExecutionContext, ledger: RunLedger) -> str:
     run = context.instance.get_run_by_id(context.run_id)
     if run is None or run.status != dg.DagsterRunStatus.CANCELING:
-        reason = "The run's worker was told to stop; the batch goes on in another run."
-        give_back(ledger, reason)
-        return reason
+        stopped = PipelineError(
+            "worker_stopped", "The run's worker was told to stop.", "Another run goes on with it."
+        )
+        give_back(ledger, stopped)
+        return str(stopped)
     reason = f"Run {context.run_id} was terminated in Dagster; what was done is kept."
     with suppress(BackendUnavailable):
         batches.cancel(

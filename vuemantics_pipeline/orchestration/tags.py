@@ -18,10 +18,16 @@ RUN_KEY = "dagster/run_key"
 
 @dataclass(frozen=True)
 class BatchRun:
-    """The batch a run is for. `try_number` is None for a run that a person started."""
+    """The batch a run is for.
+
+    Attributes:
+        root_run_id: of the first run in a chain of re-executions; its own, if it is none.
+        try_number: None for a run that a person started.
+    """
 
     batch_id: UUID
     run_id: str
+    root_run_id: str
     try_number: int | None
 
 
@@ -56,4 +62,9 @@ def batch_run(run: dg.DagsterRun) -> BatchRun:
             "Choose a partition of upload_batch; `vuemantics batches` lists the ids.",
         ) from None
     try_number = tags.get(TRY_NUMBER, "")
-    return BatchRun(batch_id, run.run_id, int(try_number) if try_number.isdecimal() else None)
+    return BatchRun(
+        batch_id,
+        run.run_id,
+        run.root_run_id or run.run_id,
+        int(try_number) if try_number.isdecimal() and run.parent_run_id is None else None,
+    )

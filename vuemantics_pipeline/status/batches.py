@@ -9,8 +9,8 @@ from psycopg import sql
 from psycopg.rows import class_row, kwargs_row
 
 from vuemantics_pipeline.errors import UsageError
-from vuemantics_pipeline.ledger.batches import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.connection import Connection, database_errors
+from vuemantics_pipeline.ledger.counters import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.leases import no_such_batch
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import Batch, BatchStatus

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from vuemantics_pipeline.home.instance import free_port
+from vuemantics_pipeline.home.processes import free_port
 
 CHROMIUM = "/usr/bin/chromium"
 STOP_SECONDS = 60

@@ -45,9 +45,7 @@ def batch(running: App, photos: Path) -> Any:
     """A batch that the sensor started and that has ended."""
     ingested = running.json("ingest", str(photos), "--wait")
     assert ingested["accepted"] == 15
-    assert [refused["file"] for refused in ingested["refused"]] == [
-        str(photos / "ATTRIBUTION.md")
-    ]
+    assert [refused["file"] for refused in ingested["refused"]] == [str(photos / "ATTRIBUTION.md")]
     return running.json("status", ingested["batch_id"], "--uploads")
 
 

@@ -16,7 +16,8 @@ from vuemantics_pipeline.ledger.leases import acquire, release
 from vuemantics_pipeline.ledger.migrate import migrate
 from vuemantics_pipeline.ledger.vectors import claim_space
 from vuemantics_pipeline.processing import process_upload
-from vuemantics_pipeline.settings import AnalyzerName, Settings
+from vuemantics_pipeline.settings import AnalyzerName, Settings, load_settings
+from vuemantics_pipeline_tests.support import decoder
 
 DIMENSION = 8
 
@@ -35,7 +36,7 @@ def connection(database_url: str) -> Iterator[Connection]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings for a home of its own, with the analyzer that looks at nothing."""
-    return Settings(
+    return load_settings(
         home=tmp_path / "home",
         upload_path=tmp_path / "uploads",
         analyzer=AnalyzerName.NONE,
@@ -68,6 +69,7 @@ def run_batch(connection: Connection, settings: Settings) -> RunBatch:
                 process_upload(
                     lease,
                     upload.upload_id,
+                    decoder=decoder(),
                     analyzer=analyzer,
                     uploads_root=settings.uploads,
                     max_pixels=settings.max_pixels,

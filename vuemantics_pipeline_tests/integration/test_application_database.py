@@ -11,7 +11,7 @@ from psycopg import sql
 
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UsageError
-from vuemantics_pipeline.ledger import batches, ingestion, vectors
+from vuemantics_pipeline.ledger import batches, counters, ingestion, vectors
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.ingestion import NewUpload
 from vuemantics_pipeline.ledger.migrate import Migration, column_dimension, is_migrated, migrate
@@ -238,7 +238,7 @@ def test_a_role_that_may_not_attach_the_trigger(
             support.run_batch(lesser, batch.batch_id, tmp_path, ANALYZER)
             row = support.batch_row(application, batch.batch_id)
             assert (row.status, row.successful, row.failed) == ("completed", 2, 1)
-            assert {channel for channel, _ in listener.heard()} == {batches.PROGRESS_CHANNEL}
+            assert {channel for channel, _ in listener.heard()} == {counters.PROGRESS_CHANNEL}
 
             # Once the owner has attached it, the lesser role finds it there.
             migrate(application, dimension=DIMENSION)

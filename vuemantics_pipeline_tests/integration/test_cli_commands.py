@@ -1,6 +1,10 @@
 """Each command as a person or a script runs it, on a real database."""
 
+import fcntl
 import json
+import shutil
+import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from vuemantics_pipeline.cli import app
+from vuemantics_pipeline.home.postgres import is_running
+from vuemantics_pipeline.home.processes import free_port
 from vuemantics_pipeline.ledger.batches import cancel
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.settings import Settings
@@ -265,6 +271,122 @@ def test_search_with_another_model_is_wrong_use(
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert "holds 8" in result.stderr
+
+
+def test_doctor_finds_nothing_to_mend(connection: Connection) -> None:
+    result = run("doctor", "--json")
+
+    assert result.exit_code == 0, result.output
+    report = document(result)
+    assert isinstance(report, dict)
+    assert report["ok"] is True
+    assert [check["name"] for check in report["checks"]] == [
+        "database",
+        "migrations",
+        "pgvector",
+        "vector_dimension",
+        "upload_path",
+        "analyzer",
+        "dagster",
+    ]
+    assert all(check["ok"] and check["detail"] for check in report["checks"])
+    assert {check["remedy"] for check in report["checks"]} == {""}
+
+
+def test_doctor_before_the_first_migration(database_url: str) -> None:
+    result = run("doctor", "--json")
+
+    assert result.exit_code == 1
+    assert faults(result).keys() == {"migrations", "pgvector", "vector_dimension"}
+    assert all("vuemantics migrate" in check["remedy"] for check in faults(result).values())
+
+
+def test_doctor_with_another_dimension_and_no_upload_folder(
+    connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_EMBEDDING_DIMENSIONS", "16")
+    settings.uploads.write_text("in the way")
+
+    result = run("doctor", "--json")
+
+    assert result.exit_code == 1
+    assert faults(result).keys() == {"vector_dimension", "upload_path"}
+    assert "VUEMANTICS_ANALYZER" in faults(result)["vector_dimension"]["remedy"]
+    assert "UPLOAD_PATH" in faults(result)["upload_path"]["remedy"]
+
+
+def test_doctor_without_a_model(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VUEMANTICS_ANALYZER", "ollama")
+    monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:1")
+
+    result = run("doctor")
+
+    assert result.exit_code == 1
+    assert "not ok" in result.stdout
+    assert "127.0.0.1:1" in result.stdout
+
+
+def test_doctor_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ada:s3cret@127.0.0.1:1/vuemantics")
+
+    result = run("doctor", "--json")
+
+    assert result.exit_code == 3
+    assert faults(result)["database"]["remedy"]
+    assert "s3cret" not in result.output
+
+
+def test_without_a_database_url_the_embedded_server_is_used(
+    settings: Settings, tmp_path: Path, make_photo: MakePhoto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    home = Path(tempfile.mkdtemp(prefix="vuemantics-tests-"))
+    try:
+        ingested = document(run("ingest", make_photo(tmp_path / "a.jpg"), "--json", "--home", home))
+        found = document(run("batches", "--json", "--home", home))
+        assert not is_running(home)
+    finally:
+        shutil.rmtree(home)
+
+    assert isinstance(ingested, dict)
+    assert isinstance(found, list)
+    assert [batch["batch_id"] for batch in found] == [ingested["batch_id"]]
+
+
+def test_up_on_a_port_in_use(connection: Connection) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = run("up", "--port", listener.getsockname()[1])
+
+    assert result.exit_code == 2
+    assert "in use" in result.stderr
+    assert "--port" in result.stderr
+
+
+def test_a_second_up_on_one_home(connection: Connection, settings: Settings) -> None:
+    settings.home.mkdir()
+    with (settings.home / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run("up", "--port", free_port())
+
+    assert result.exit_code == 2
+    assert "Another `vuemantics up`" in result.stderr
+    assert "--home" in result.stderr
+
+
+def test_a_home_that_cannot_be_made(settings: Settings) -> None:
+    settings.home.write_text("in the way")
+
+    result = run("up", "--port", free_port())
+
+    assert result.exit_code == 3
+    assert "--home" in result.stderr
+
+
+def faults(result: Result) -> dict[str, dict[str, str]]:
+    """The checks of a doctor's report that are not ok, by name."""
+    report = document(result)
+    assert isinstance(report, dict)
+    return {check["name"]: check for check in report["checks"] if not check["ok"]}
 
 
 @contextmanager

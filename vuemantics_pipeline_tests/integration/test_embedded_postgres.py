@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -33,19 +33,15 @@ with embedded_postgres(Path(sys.argv[1])) as url:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A home to which the system user under whom root runs the server finds its way."""
+    """An empty home, to which the system user under whom root runs the server finds its way."""
     folder = Path(tempfile.mkdtemp(prefix="vuemantics-tests-"))
     yield folder
-    for path in (folder, *folder.rglob("*")):
-        if (path / "postgres").is_dir() and is_running(path):
-            with embedded_postgres(path):
-                pass
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def initialized() -> Iterator[Path]:
-    """A home whose server has run once; to be copied, since a new cluster takes a second."""
+def old_home() -> Iterator[Path]:
+    """A home whose server has run before. The tests share it, and leave the server able to."""
     folder = Path(tempfile.mkdtemp(prefix="vuemantics-tests-"))
     with embedded_postgres(folder):
         pass
@@ -54,10 +50,12 @@ def initialized() -> Iterator[Path]:
 
 
 @pytest.fixture
-def used_home(home: Path, initialized: Path) -> Path:
-    """A home whose server has run before."""
-    shutil.copytree(initialized, home, dirs_exist_ok=True)
-    return home
+def used_home(old_home: Path) -> Iterator[Path]:
+    """The shared home; its server is stopped before the next test, whatever this one did."""
+    yield old_home
+    if is_running(old_home):
+        with embedded_postgres(old_home):
+            pass
 
 
 @contextmanager
@@ -187,8 +185,7 @@ def test_the_server_was_killed(used_home: Path) -> None:
         with psycopg.connect(url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
         # A session at work outlives the server, and must not write beside the next one.
-        with psycopg.connect(url) as busy:
-            busy.execute("SET statement_timeout = 0")
+        with closing(psycopg.connect(url)) as busy:
             busy.pgconn.send_query(b"SELECT pg_sleep(60)")
             busy.pgconn.flush()
             os.kill(postmaster(used_home), signal.SIGKILL)
@@ -197,23 +194,22 @@ def test_the_server_was_killed(used_home: Path) -> None:
     assert not is_running(used_home)
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 + 1])
-def test_a_number_left_behind_that_is_another_programs(used_home: Path, pid: int) -> None:
+@pytest.mark.parametrize("pid", [None, 1, 2**22 + 1], ids=["ours", "init", "nobody"])
+def test_a_number_left_behind_that_is_another_programs(used_home: Path, pid: int | None) -> None:
     with embedded_postgres(used_home):
         number = used_home / "postgres/data/postmaster.pid"
-        left = number.read_text().replace(str(postmaster(used_home)), str(pid), 1)
+        left = number.read_text().replace(str(postmaster(used_home)), str(pid or os.getpid()), 1)
     number.write_text(left)
     with embedded_postgres(used_home) as url:
         assert one(url) == "vuemantics"
 
 
-@pytest.mark.parametrize("name", ["long" * 30, "with, a comma & 100% o'dd $(name)", "é"])
-def test_names_no_socket_can_have(home: Path, initialized: Path, name: str) -> None:
-    odd = home / name
-    shutil.copytree(initialized, odd)
-    with embedded_postgres(odd) as url:
+@pytest.mark.parametrize("name", ["long" * 30, "with, a comma & 100% ö'dd $(name)"])
+def test_names_no_socket_can_have(home: Path, name: str) -> None:
+    with embedded_postgres(home / name) as url:
         assert one(url) == "vuemantics"
         folder = Path(url.partition("host=")[2].partition("&")[0])
+        assert not folder.is_relative_to(home)
         assert folder.stat().st_mode & 0o077 == 0
     assert not folder.exists()
 
@@ -227,24 +223,26 @@ def test_cut_off_while_it_was_made(home: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_made_by_another_version(used_home: Path) -> None:
-    (used_home / "postgres/data/PG_VERSION").write_text("9\n")
-    with (
-        pytest.raises(BackendUnavailable, match="Postgres 9") as caught,
-        embedded_postgres(used_home),
-    ):
+def test_made_by_another_version(home: Path) -> None:
+    (home / "postgres/data").mkdir(parents=True)
+    (home / "postgres/data/PG_VERSION").write_text("9\n")
+    with pytest.raises(BackendUnavailable, match="Postgres 9") as caught, embedded_postgres(home):
         pass
     assert caught.value.code == "embedded_postgres"
 
 
 def test_it_cannot_start(used_home: Path) -> None:
-    with (used_home / "postgres/data/postgresql.conf").open("a") as settings:
-        settings.write("no_such_setting = 1\n")
-    with (
-        pytest.raises(BackendUnavailable, match="no_such_setting") as caught,
-        embedded_postgres(used_home),
-    ):
-        pass
+    settings = used_home / "postgres/data/postgresql.conf"
+    before = settings.read_text()
+    settings.write_text(before + "no_such_setting = 1\n")
+    try:
+        with (
+            pytest.raises(BackendUnavailable, match="no_such_setting") as caught,
+            embedded_postgres(used_home),
+        ):
+            pass
+    finally:
+        settings.write_text(before)
     assert str(used_home / "postgres/log") in caught.value.remedy
     assert not is_running(used_home)
 

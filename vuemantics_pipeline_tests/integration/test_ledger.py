@@ -14,17 +14,17 @@ import pytest
 
 from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError, UsageError
-from vuemantics_pipeline.ledger import batches, leases, uploads, vectors
+from vuemantics_pipeline.ledger import batches, counters, leases, uploads, vectors
 from vuemantics_pipeline.ledger.batches import (
     BATCH_CHANNEL,
     DIED_TWICE,
-    PROGRESS_CHANNEL,
     BackOff,
     Closed,
     Orphan,
     RunRequest,
 )
 from vuemantics_pipeline.ledger.connection import Connection, connect
+from vuemantics_pipeline.ledger.counters import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, LeaseHeld, LeaseLost
 from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Stage
 from vuemantics_pipeline.ledger.transactions import transaction
@@ -172,6 +172,7 @@ def test_counters_follow_every_step(connection: Connection, batch: NewBatch, lea
 
 
 def test_an_outcome_is_written_whole(connection: Connection, batch: NewBatch, lease: Lease) -> None:
+    connection.execute("UPDATE uploads SET error_message = 'Of an earlier time.'")
     attempt = uploads.start_attempt(lease, batch.first, IDENTITY)
     assert attempt is not None
     uploads.complete(lease, attempt, replace(support.outcome(), video_codec="h264"))
@@ -1057,7 +1058,6 @@ def test_a_rollback_announces_nothing(
     assert attempt is not None
     before = support.everything(connection, batch.batch_id)
     listener = support.Listener(connection)
-    announce, announce_batch = uploads._notify, batches._notify
 
     def break_after(step: Callable[..., None]) -> Callable[..., None]:
         def broken(*arguments: object) -> None:
@@ -1066,8 +1066,9 @@ def test_a_rollback_announces_nothing(
 
         return broken
 
-    monkeypatch.setattr(uploads, "_notify", break_after(announce))
-    monkeypatch.setattr(batches, "_notify", break_after(announce_batch))
+    for module in ("uploads", "batches"):
+        name = f"vuemantics_pipeline.ledger.{module}.announce"
+        monkeypatch.setattr(name, break_after(counters.announce))
     steps: list[Callable[[], object]] = [
         lambda: uploads.start_attempt(lease, batch.uploads["b.jpg"], IDENTITY),
         lambda: uploads.reach_stage(lease, attempt, Stage.INDEXING),

@@ -119,8 +119,7 @@ def test_a_good_file(connection: Connection, lease: Lease, batch: NewBatch, root
     assert processed.error is None
     assert processed.outcome is not None
     assert processed.outcome.description == DESCRIPTION
-    stages = ["extracting_frames", "vision_analysis", "description_audit"]
-    stages += ["embedding_generation", "indexing"]
+    stages = ["extracting_frames", "vision_analysis", "description_audit", "embedding_generation"]
     assert list(processed.stage_seconds) == stages
     row = connection.execute(
         "SELECT processing_status, description, description_audit_score, thumbnail_path,"
@@ -320,12 +319,12 @@ def test_what_stops_the_run_gives_the_attempt_back(
     error: BaseException,
     code: str | None,
 ) -> None:
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(type(error)) as stopped:
             support.process(lease, batch.first, root, raising(error))
         assert stopped.value is error
     assert support.upload_state(connection, batch.first) == ("pending", None)
-    released = [(1, "released", code or "model_unavailable")] * 3
+    released = [(1, "released", code or "model_unavailable")] * 2
     assert support.attempts(connection, batch.first) == released
     row = support.batch_row(connection, batch.batch_id)
     assert (row.status, row.processed) == ("processing", 0)

@@ -3,21 +3,22 @@
 The arguments behind it are those of the real child: the parent's process id and a memory limit.
 """
 
+import ctypes
 import json
 import os
 import resource
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from vuemantics_pipeline.errors import BackendUnavailable
-from vuemantics_pipeline.media import decoder_child
-from vuemantics_pipeline.media.decoder_child import LENGTH, READY
+LENGTH = struct.Struct(">I")
+READY = b'"ready"'
 
-INFO = {
+INFO: dict[str, object] = {
     "file_type": "image",
     "format": "JPEG",
     "mime_type": "image/jpeg",
@@ -25,11 +26,22 @@ INFO = {
     "width": 4,
     "height": 2,
 }
-GOOD = {"info": INFO, "frames": [[4, 2]]}
-REFUSAL = {"is_backend": False, "code": "empty_file", "message": "It is empty.", "remedy": ""}
+VIDEO_INFO = {
+    **INFO,
+    "file_type": "video",
+    "format": "MP4",
+    "mime_type": "video/mp4",
+    "extension": "mp4",
+}
+GOOD: dict[str, object] = {"info": INFO, "frames": [[4, 2]]}
+REFUSAL: dict[str, object] = {
+    "is_backend": False,
+    "code": "empty_file",
+    "message": "It is empty.",
+    "remedy": "",
+}
 
 SIGNAL = signal.SIGUSR1
-PAGE = 4096
 
 
 def write(data: bytes) -> None:
@@ -42,7 +54,7 @@ def write_header(header: bytes) -> None:
 
 
 def answer(header: object, pixels: bytes = b"") -> None:
-    write_header(json.dumps(header).encode() + b"")
+    write_header(json.dumps(header).encode())
     write(pixels)
 
 
@@ -82,8 +94,24 @@ def say_more() -> None:
     answer(GOOD, bytes(24) + b"and another thing")
 
 
-def end_after_answer() -> None:
+def end_after_answer() -> NoReturn:
     answer(GOOD, bytes(24))
+    os._exit(0)
+
+
+def end_at_second() -> NoReturn:
+    answer(GOOD, bytes(24))
+    read_request()
+    os._exit(3)
+
+
+def cut_short() -> NoReturn:
+    answer(GOOD, bytes(23))
+    os._exit(0)
+
+
+def end_in_header() -> NoReturn:
+    write(LENGTH.pack(100) + b"{")
     os._exit(0)
 
 
@@ -98,13 +126,14 @@ CONDUCT: dict[str, Callable[[], object]] = {
     "interrupt_parent": interrupt_parent,
     "say_more": say_more,
     "end_after_answer": end_after_answer,
+    "end_at_second": end_at_second,
     "garbage": lambda: write(b"\0\0\0\x10 this is no JSON "),
     "not_utf8": lambda: write_header(b'{"info": "\xff"}'),
     "deep": lambda: write_header(b"[" * 60_000),
     "huge_number": lambda: write_header(b'{"frames": [[' + b"9" * 50_000 + b", 1]]}"),
     "huge_header": lambda: write(LENGTH.pack(2**32 - 1)),
-    "cut_short": lambda: (answer(GOOD, bytes(23)), os._exit(0)),
-    "end_in_header": lambda: (write(LENGTH.pack(100) + b"{"), os._exit(0)),
+    "cut_short": cut_short,
+    "end_in_header": end_in_header,
 }
 
 # Headers that no honest child sends.
@@ -125,16 +154,7 @@ LIES: dict[str, object] = {
     "negative_frame": {**GOOD, "frames": [[-4, -2]]},
     "no_frame": {**GOOD, "frames": []},
     "many_frames_of_a_photo": {**GOOD, "frames": [[4, 2]] * 2},
-    "eleven_frames": {
-        "info": {
-            **INFO,
-            "file_type": "video",
-            "format": "MP4",
-            "mime_type": "video/mp4",
-            "extension": "mp4",
-        },
-        "frames": [[4, 2]] * 11,
-    },
+    "eleven_frames": {"info": VIDEO_INFO, "frames": [[4, 2]] * 11},
     "odd_code": {**REFUSAL, "code": "no code"},
     "message_with_nul": {**REFUSAL, "message": "\0"},
     "long_message": {**REFUSAL, "message": "x" * 10_000},
@@ -142,37 +162,36 @@ LIES: dict[str, object] = {
 }
 
 
-def probe_stand_in(conduct: str) -> Callable[..., NoReturn | None]:
-    """What the real child does, but for one thing."""
-    real = decoder_child.probe
+def real_child_with_a_probe_that(conduct: str) -> None:
+    # Imported late: codecs take long to load, and most stand-ins need none.
+    from vuemantics_pipeline.errors import BackendUnavailable
+    from vuemantics_pipeline.media import decoder_child
+    from vuemantics_pipeline.media.probe import MediaInfo, probe
 
-    def storage_gone(path: Path, *, max_pixels: int) -> NoReturn:
-        raise BackendUnavailable("storage_unavailable", f"Cannot read {path}\n.", "Mount it.")
+    def conducted(path: Path, *, max_pixels: int) -> MediaInfo:
+        match conduct:
+            case "storage_gone":
+                raise BackendUnavailable("storage_unavailable", "Cannot\nread it.", "Mount it.")
+            case "bug":
+                raise TypeError("a bug")
+            case "eat_memory":
+                eaten = []
+                while True:
+                    eaten.append(bytearray(1 << 22))
+            case "chatter":
+                print("a remark of a codec", flush=True)  # noqa: T201
+                os.write(1, b"and one of a library")
+                os.write(2, b"and an error")
+        return probe(path, max_pixels=max_pixels)
 
-    def bug(path: Path, *, max_pixels: int) -> NoReturn:
-        raise TypeError("a bug")
-
-    def eat_memory(path: Path, *, max_pixels: int) -> NoReturn:
-        eaten = []
-        while True:
-            eaten.append(bytearray(PAGE * 1024))
-
-    def chatter(path: Path, *, max_pixels: int) -> object:
-        print("a remark of a codec", flush=True)
-        os.write(1, b"and one of a library")
-        os.write(2, b"and an error")
-        return real(path, max_pixels=max_pixels)
-
-    return {  # type: ignore[return-value]
-        "storage_gone": storage_gone,
-        "bug": bug,
-        "eat_memory": eat_memory,
-        "chatter": chatter,
-    }[conduct]
+    setattr(decoder_child, "probe", conducted)  # noqa: B010 - it is not exported there
+    del sys.argv[1]
+    decoder_child.main()
 
 
 def main() -> None:
     conduct = sys.argv[1]
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing outlives a test
     match conduct:
         case "end_at_start":
             sys.exit(7)
@@ -180,9 +199,7 @@ def main() -> None:
             write_header(b'"hello"')
             hang()
         case "storage_gone" | "bug" | "eat_memory" | "chatter":
-            decoder_child.probe = probe_stand_in(conduct)  # type: ignore[assignment]
-            del sys.argv[1]
-            decoder_child.main()
+            real_child_with_a_probe_that(conduct)
         case _:
             write_header(READY)
             while True:

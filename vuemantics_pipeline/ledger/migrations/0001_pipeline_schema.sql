@@ -13,8 +13,10 @@ CREATE TABLE IF NOT EXISTS vuemantics_pipeline.batch_states (
     requested_at timestamptz,
     -- Back-off: the batch is not offered before this moment.
     not_before timestamptz,
-    -- Runs in a row that ended without finishing a single upload.
-    fruitless_runs integer NOT NULL DEFAULT 0
+    -- Runs in a row that ended without getting anything done.
+    fruitless_runs integer NOT NULL DEFAULT 0,
+    -- The run whose scope was last applied: its re-executions must not start over.
+    reset_by text
 );
 
 -- One row for each time a worker began an upload, written before the work starts.
@@ -31,18 +33,28 @@ CREATE TABLE IF NOT EXISTS vuemantics_pipeline.attempts (
     ended_at timestamptz,
     -- NULL while it runs. 'released' gave the attempt back: the fault was not the file's.
     outcome text CHECK (outcome IN ('completed', 'failed', 'died', 'released')),
+    -- Of an earlier life of the upload: a re-run was asked for since, and counting began anew.
+    superseded boolean NOT NULL DEFAULT false,
     error_code text,
     error_message text,
     remedy text,
     analyzer text NOT NULL,
     vision_model text NOT NULL,
     embedding_model text NOT NULL,
-    prompt_version text NOT NULL
+    prompt_version text NOT NULL,
+    CHECK ((outcome IS NULL) = (ended_at IS NULL)),
+    CHECK (attempt_number BETWEEN 1 AND 2)
 );
 CREATE INDEX IF NOT EXISTS attempts_batch_id ON vuemantics_pipeline.attempts (batch_id);
 CREATE INDEX IF NOT EXISTS attempts_upload_id ON vuemantics_pipeline.attempts (upload_id);
 CREATE UNIQUE INDEX IF NOT EXISTS attempts_one_open
     ON vuemantics_pipeline.attempts (upload_id) WHERE outcome IS NULL;
+-- Whatever the code does, an upload cannot be counted twice, nor get a third attempt.
+CREATE UNIQUE INDEX IF NOT EXISTS attempts_completed_once
+    ON vuemantics_pipeline.attempts (upload_id) WHERE outcome = 'completed' AND NOT superseded;
+CREATE UNIQUE INDEX IF NOT EXISTS attempts_numbered_once
+    ON vuemantics_pipeline.attempts (upload_id, attempt_number)
+    WHERE outcome IN ('completed', 'failed', 'died') AND NOT superseded;
 
 -- Whose vectors `uploads.embedding_local` holds: vectors of two models cannot be compared.
 CREATE TABLE IF NOT EXISTS vuemantics_pipeline.embedding_space (

@@ -30,6 +30,13 @@ WHERE b.status = 'processing'
   AND (s.run_id IS NOT NULL OR b.updated_at < now() - make_interval(secs => %(grace_seconds)s))
 ORDER BY b.created_at, b.id
 
+-- name: release_cut_off
+-- Postgres itself went down during these, so the worker may not be to blame.
+UPDATE vuemantics_pipeline.attempts
+SET outcome = 'released', ended_at = clock_timestamp(), error_code = 'database_unavailable',
+    error_message = 'Postgres went away while this file was being processed.'
+WHERE batch_id = %(batch_id)s AND outcome IS NULL AND started_at < pg_postmaster_start_time()
+
 -- name: end_dead_attempts
 UPDATE vuemantics_pipeline.attempts
 SET outcome = 'died', ended_at = clock_timestamp(), error_code = 'worker_died',
@@ -40,12 +47,12 @@ WHERE batch_id = %(batch_id)s AND outcome IS NULL
 UPDATE uploads AS u
 SET processing_status = 'failed', updated_at = now(), error_message = coalesce(
     (SELECT concat_ws(' ', a.error_message, a.remedy) FROM vuemantics_pipeline.attempts AS a
-     WHERE a.upload_id = u.id AND a.outcome = 'failed' ORDER BY a.id DESC LIMIT 1),
+     WHERE a.upload_id = u.id AND a.outcome = 'failed' AND NOT a.superseded ORDER BY a.id DESC LIMIT 1),
     %(error_message)s
 )
 WHERE u.batch_id = %(batch_id)s AND u.processing_status NOT IN ('completed', 'failed')
   AND (SELECT count(*) FROM vuemantics_pipeline.attempts AS a
-       WHERE a.upload_id = u.id AND a.outcome <> 'released') >= 2
+       WHERE a.upload_id = u.id AND a.outcome <> 'released' AND NOT a.superseded) >= 2
 
 -- name: return_interrupted
 UPDATE uploads SET processing_status = 'pending', updated_at = now()
@@ -101,9 +108,6 @@ SET try_number = try_number + 1, fence = fence + 1, fruitless_runs = fruitless_r
     requested_at = NULL, not_before = now() + make_interval(secs => %(wait_seconds)s)
 WHERE batch_id = %(batch_id)s
 
--- name: mark_fruitful
-UPDATE vuemantics_pipeline.batch_states SET fruitless_runs = 0 WHERE batch_id = %(batch_id)s
-
 -- name: adopt
 UPDATE upload_batches SET status = 'pending', updated_at = now()
 WHERE id = %(batch_id)s AND status = 'processing'
@@ -114,16 +118,30 @@ UPDATE upload_batches
 SET status = 'cancelled', error_message = %(message)s, completed_at = now(), updated_at = now()
 WHERE id = %(batch_id)s AND status IN ('pending', 'processing')
 
--- name: recount
-UPDATE upload_batches AS b
-SET processed_uploads = n.successful + n.failed, successful_uploads = n.successful,
-    failed_uploads = n.failed, updated_at = now()
-FROM (
-    SELECT count(*) FILTER (WHERE processing_status = 'completed') AS successful,
-           count(*) FILTER (WHERE processing_status = 'failed') AS failed
-    FROM uploads WHERE batch_id = %(batch_id)s
-) AS n
-WHERE b.id = %(batch_id)s
+-- name: cancelled_but_held
+SELECT b.id AS batch_id, s.run_id
+FROM upload_batches AS b
+JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = b.id AND s.run_id IS NOT NULL
+WHERE b.status = 'cancelled'
+  AND b.updated_at < now() - make_interval(secs => %(after_seconds)s)
+  AND b.updated_at > now() - interval '1 day'
+  AND vuemantics_pipeline.lease_is_held(b.id)
 
--- name: notify_progress
-SELECT pg_notify('vuemantics_progress', json_build_object('batch_id', %(batch_id)s::uuid)::text)
+-- name: release_own_attempts
+WITH released AS (
+    UPDATE vuemantics_pipeline.attempts
+    SET outcome = 'released', ended_at = clock_timestamp(), error_code = %(error_code)s,
+        error_message = %(error_message)s
+    WHERE batch_id = %(batch_id)s AND run_id = %(run_id)s AND outcome IS NULL
+    RETURNING upload_id
+)
+UPDATE uploads SET processing_status = 'pending', updated_at = now()
+WHERE id IN (SELECT upload_id FROM released)
+  AND processing_status NOT IN ('completed', 'failed')
+
+-- name: lock
+SELECT FROM upload_batches WHERE id = %(batch_id)s FOR UPDATE
+
+-- name: note_reset
+UPDATE vuemantics_pipeline.batch_states SET reset_by = %(root_run_id)s
+WHERE batch_id = %(batch_id)s AND reset_by IS DISTINCT FROM %(root_run_id)s

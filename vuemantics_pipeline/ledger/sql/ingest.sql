@@ -22,6 +22,9 @@ INSERT INTO users (email, password_hash) VALUES (%(email)s, '!') ON CONFLICT (em
 INSERT INTO upload_batches (id, user_id, status, total_uploads, created_at, updated_at)
 VALUES (%(batch_id)s, %(user_id)s, 'pending', %(total)s, now(), now())
 
+-- name: commit_without_waiting
+SET LOCAL synchronous_commit = off
+
 -- name: add_upload
 INSERT INTO uploads (
     id, user_id, batch_id, filename, file_path, file_type, file_size, mime_type, video_codec,

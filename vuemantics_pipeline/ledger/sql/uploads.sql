@@ -1,7 +1,11 @@
 -- name: lock_unfinished
 SELECT u.user_id, u.filename, u.file_path,
        (SELECT count(*) FROM vuemantics_pipeline.attempts AS a
-        WHERE a.upload_id = u.id AND a.outcome <> 'released')
+        WHERE a.upload_id = u.id AND a.outcome <> 'released' AND NOT a.superseded),
+       (SELECT count(*) FROM vuemantics_pipeline.attempts AS a
+        WHERE a.upload_id = u.id AND a.outcome = 'released' AND NOT a.superseded
+          AND a.stage IN ('vision_analysis', 'embedding_generation')
+          AND a.error_code NOT IN ('interrupted', 'batch_stopped', 'database_unavailable'))
 FROM uploads AS u
 WHERE u.id = %(upload_id)s AND u.batch_id = %(batch_id)s
   AND u.processing_status NOT IN ('completed', 'failed')
@@ -18,7 +22,7 @@ RETURNING id
 
 -- name: reach_stage
 WITH attempt AS (
-    UPDATE vuemantics_pipeline.attempts SET stage = %(stage)s
+    UPDATE vuemantics_pipeline.attempts SET stage = %(stage)s, stage_seconds = %(stage_seconds)s
     WHERE id = %(attempt_id)s AND outcome IS NULL RETURNING upload_id
 )
 UPDATE uploads SET processing_status = %(status)s, updated_at = now()
@@ -52,9 +56,3 @@ WHERE id = %(upload_id)s AND processing_status NOT IN ('completed', 'failed')
 -- name: find_upload
 SELECT id FROM uploads
 WHERE batch_id = %(batch_id)s AND id BETWEEN %(lowest)s AND %(highest)s
-
--- name: notify_progress
-SELECT pg_notify(
-    'vuemantics_progress',
-    json_build_object('batch_id', %(batch_id)s::uuid, 'upload_id', %(upload_id)s::uuid)::text
-)
