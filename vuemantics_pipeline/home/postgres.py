@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import psutil
 import psycopg
@@ -71,7 +71,7 @@ def embedded_postgres(home: Path) -> Iterator[str]:
     server = _Server(home.absolute() / "postgres")
     try:
         server.prepare()
-        users = os.open(server.folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        users = os.open(server.users, os.O_RDWR)
     except OSError as error:
         _unavailable(f"{server.folder} cannot be used: {error}.", "Choose another --home.", error)
     try:
@@ -114,6 +114,13 @@ def keep_running(home: Path) -> NoReturn:
     _unavailable("The embedded Postgres has died.", "")
 
 
+class _User(NamedTuple):
+    """Whom a process runs as."""
+
+    uid: int
+    gid: int
+
+
 class _Server:
     """One data folder and the server on it.
 
@@ -125,8 +132,10 @@ class _Server:
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "log"
+        self.users = folder / "users.lock"
+        self.starting = folder / "starting.lock"
         # Postgres refuses to run as root.
-        self._user = _system_user() if os.geteuid() == 0 else None
+        self._user = _server_user(folder) if os.geteuid() == 0 else None
 
     def prepare(self) -> None:
         """Make the folder, and the way to it passable for the system user.
@@ -136,21 +145,23 @@ class _Server:
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
+        for path in (self.users, self.starting, self.log):
+            path.touch(mode=0o600)
         if self._user is None:
             return
         for parent in (*self.folder.parents, *_PROGRAMS.parents):
             _allow(parent, stat.S_IXOTH)
         if not _PROGRAMS.joinpath("postgres").stat().st_mode & stat.S_IXOTH:
             ensure_folder_permissions(_PROGRAMS.parent, stat.S_IROTH | stat.S_IXOTH)
-        # A copied folder, or one from a container made anew, may carry another owner.
-        for path in (self.folder, self.data):
-            if path.exists() and path.stat().st_uid != self._user.pw_uid:
+        # What root made or copied is root's.
+        for path in (self.folder, *self.folder.iterdir()):
+            if path.lstat().st_uid != self._user.uid:
                 _own(path, self._user)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes from starting or stopping the server meanwhile."""
-        with (self.folder / "starting.lock").open("a") as file:
+        with self.starting.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -241,7 +252,7 @@ class _Server:
             return self.folder
         digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         folder = Path(tempfile.gettempdir()) / f"vuemantics-{digest}"
-        owner = os.geteuid() if self._user is None else self._user.pw_uid
+        owner = os.geteuid() if self._user is None else self._user.uid
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
             os.chown(folder, owner, -1)
@@ -313,8 +324,8 @@ class _Server:
                     stderr=log,
                     check=True,
                     timeout=_START_SECONDS + 30,
-                    user=None if self._user is None else self._user.pw_uid,
-                    group=None if self._user is None else self._user.pw_gid,
+                    user=None if self._user is None else self._user.uid,
+                    group=None if self._user is None else self._user.gid,
                     extra_groups=None if self._user is None else [],
                     # Ctrl-C is for the caller, who stops the server in an orderly way.
                     start_new_session=True,
@@ -330,19 +341,24 @@ class _Server:
         return f"Look at {self.log}, or set DATABASE_URL to a server of your own."
 
 
-def _system_user() -> pwd.struct_passwd:
+def _server_user(folder: Path) -> _User:
+    """Return whom root runs the server as: the folder's owner, for it may be somebody's home."""
+    with suppress(OSError):
+        owner = folder.stat()
+        if owner.st_uid != 0:
+            return _User(owner.st_uid, owner.st_gid)
     try:
         ensure_user_exists(_SYSTEM_USER)
-        return pwd.getpwnam(_SYSTEM_USER)
-    except (OSError, subprocess.SubprocessError, KeyError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         # Of two processes that make the user at the same time, one fails and finds it made.
         with suppress(KeyError):
-            return pwd.getpwnam(_SYSTEM_USER)
+            return _User(*pwd.getpwnam(_SYSTEM_USER)[2:4])
         _unavailable(
             f"Postgres does not run as root, and the user {_SYSTEM_USER} cannot be made: {error}.",
             "Run as an ordinary user, or set DATABASE_URL to a server of your own.",
             error,
         )
+    return _User(*pwd.getpwnam(_SYSTEM_USER)[2:4])
 
 
 def _allow(path: Path, bits: int) -> None:
@@ -351,11 +367,11 @@ def _allow(path: Path, bits: int) -> None:
         path.chmod(stat.S_IMODE(mode) | bits)
 
 
-def _own(path: Path, user: pwd.struct_passwd) -> None:
-    os.chown(path, user.pw_uid, user.pw_gid)
+def _own(path: Path, user: _User) -> None:
+    os.chown(path, user.uid, user.gid, follow_symlinks=False)
     for root, folders, files in os.walk(path):
         for name in (*folders, *files):
-            os.chown(Path(root) / name, user.pw_uid, user.pw_gid, follow_symlinks=False)
+            os.chown(Path(root) / name, user.uid, user.gid, follow_symlinks=False)
 
 
 def _unavailable(message: str, remedy: str, cause: BaseException | None = None) -> NoReturn:

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from vuemantics_pipeline.orchestration.assets import upload_batch
-from vuemantics_pipeline.orchestration.checks import no_failed_uploads
+from vuemantics_pipeline.orchestration.checks import counters_match_rows, no_failed_uploads
 from vuemantics_pipeline.orchestration.hooks import (
     batch_after_cancellation,
     batch_after_failure,
@@ -29,7 +29,7 @@ def build_definitions(**resources: Any) -> dg.Definitions:
     """
     return dg.Definitions(
         assets=[upload_batch],
-        asset_checks=[no_failed_uploads],
+        asset_checks=[no_failed_uploads, counters_match_rows],
         jobs=[process_batch],
         sensors=[
             pending_upload_batches,

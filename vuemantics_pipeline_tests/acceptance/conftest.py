@@ -77,7 +77,7 @@ class App:
 
 
 def stop(process: subprocess.Popen[str]) -> int:
-    """Press Ctrl-C and return the exit code."""
+    """Press Ctrl-C, unless it has ended already, and return the exit code."""
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=STOP_SECONDS)
     return process.returncode
@@ -101,8 +101,7 @@ def running(app: App) -> Iterator[App]:
     try:
         yield app
     finally:
-        if process.poll() is None:
-            stop(process)
+        stop(process)
 
 
 @pytest.fixture(scope="session")

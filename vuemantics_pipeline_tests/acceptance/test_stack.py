@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def test_materialize_on_a_partition_runs_the_batch_again(running: App, batch: An
         "pipelineName": "__ASSET_JOB",
         "assetSelection": [{"path": ["upload_batch"]}],
         "assetCheckSelection": [
-            {"assetKey": {"path": ["upload_batch"]}, "name": "no_failed_uploads"}
+            {"assetKey": {"path": ["upload_batch"]}, "name": name}
+            for name in ("no_failed_uploads", "counters_match_rows")
         ],
     }
     tags = [{"key": "dagster/partition", "value": batch["batch_id"]}]
@@ -115,9 +117,12 @@ def test_materialize_on_a_partition_runs_the_batch_again(running: App, batch: An
 def test_the_dagster_ui_shows_the_batch(running: App, batch: Any, browser: Browser) -> None:
     asset = running.graphql(ASSET)["assetNodeOrError"]
     assert {event["partition"] for event in asset["assetMaterializations"]} == {batch["batch_id"]}
-    (check,) = asset["assetChecksOrError"]["checks"]
-    evaluation = check["executionForLatestMaterialization"]["evaluation"]
-    assert evaluation == {"success": False, "severity": "WARN"}
+    evaluations = {
+        check["name"]: check["executionForLatestMaterialization"]["evaluation"]
+        for check in asset["assetChecksOrError"]["checks"]
+    }
+    assert evaluations["no_failed_uploads"] == {"success": False, "severity": "WARN"}
+    assert evaluations["counters_match_rows"]["success"]
 
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.goto(f"{running.url}/assets/upload_batch?view=partitions&partition={batch['batch_id']}")
@@ -145,10 +150,10 @@ def test_up_stops_everything_and_finds_its_batches_again(running: App, batch: An
     up = min(ours, key=lambda process: process.create_time())
     assert len(ours) > 3
 
-    up.send_signal(2)
+    up.send_signal(signal.SIGINT)
     up.wait(timeout=60)
 
-    assert [process for process in ours if process.is_running()] == []
+    assert [process for process in ours if _lives(process)] == []
     second = running.up()
     try:
         (found,) = running.json("batches")
@@ -166,6 +171,13 @@ def _keep(page: Page, name: str) -> None:
     if SCREENSHOTS:
         page.wait_for_timeout(1500)
         page.screenshot(path=Path(SCREENSHOTS) / name)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_of(process: psutil.Process, app: App) -> bool:

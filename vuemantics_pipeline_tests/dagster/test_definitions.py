@@ -36,6 +36,7 @@ def test_the_definitions_are_what_they_are() -> None:
         "process_upload",
         "close_batch",
         "upload_batch_no_failed_uploads",
+        "upload_batch_counters_match_rows",
     }
     upload = nodes["process_upload"]
     assert isinstance(upload, dg.OpDefinition)

@@ -48,7 +48,7 @@ def test_a_failed_upload_shows_in_its_step_and_in_the_asset_check(world: World) 
     assert metadata["reason"].value
     assert metadata["remedy"].value
 
-    (evaluation,) = result.get_asset_check_evaluations()
+    evaluation = _check(result, "no_failed_uploads")
     assert not evaluation.passed
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
     table = evaluation.metadata["failures"]
@@ -64,8 +64,8 @@ def test_a_batch_without_failures_passes_its_check_and_is_materialized_once(worl
 
     result = world.run_as_sensor(batch_id)
 
-    (evaluation,) = result.get_asset_check_evaluations()
-    assert evaluation.passed
+    assert _check(result, "no_failed_uploads").passed
+    assert _check(result, "counters_match_rows").passed
     (event,) = result.get_asset_materialization_events()
     assert event.materialization.partition == str(batch_id)
     assert event.materialization.metadata["uploads_succeeded"].value == 2
@@ -269,6 +269,15 @@ def _job() -> dg.JobDefinition:
     from vuemantics_pipeline.orchestration.build import build_definitions
 
     return build_definitions().resolve_job_def("process_batch")
+
+
+def _check(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetCheckEvaluation:
+    (found,) = [
+        evaluation
+        for evaluation in result.get_asset_check_evaluations()
+        if evaluation.check_name == name
+    ]
+    return found
 
 
 def _step(result: dg.ExecuteInProcessResult, prefix: str) -> str:

@@ -247,6 +247,18 @@ def test_it_cannot_start(used_home: Path) -> None:
     assert not is_running(used_home)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_root_leaves_an_ordinary_users_server_theirs(home: Path) -> None:
+    somebody = 65534
+    folder = home / "postgres"
+    folder.mkdir()
+    os.chown(folder, somebody, somebody)
+    with embedded_postgres(home) as url:
+        assert one(url) == "vuemantics"
+        assert psutil.Process(postmaster(home)).uids().real == somebody
+        assert {path.lstat().st_uid for path in (folder, *folder.rglob("*"))} == {somebody}
+
+
 def test_the_home_is_a_file(home: Path) -> None:
     (home / "file").touch()
     with (
