@@ -47,7 +47,9 @@ check: setup ## Lint, format, types, and whether Dagster can load the definition
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/dagster definitions validate -m vuemantics_pipeline.definitions
+	@mkdir -p $(VENV)/dagster && touch $(VENV)/dagster/dagster.yaml
+	DAGSTER_HOME=$(abspath $(VENV)/dagster) DAGSTER_DISABLE_TELEMETRY=1 \
+		$(BIN)/dagster definitions validate -m vuemantics_pipeline.definitions
 
 lock: setup ## Pin every package anew, for all supported systems and Pythons
 	$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
