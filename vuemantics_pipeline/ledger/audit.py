@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg.rows import class_row
-
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.queries import queries
 
@@ -41,8 +39,6 @@ def audit(connection: Connection, batch_id: UUID | None = None) -> Audit:
     completed with work left, without a result or twice; no upload has used up a third attempt;
     and uploads and their attempts agree.
     """
-    key = {"batch_id": batch_id}
-    with connection.cursor(row_factory=class_row(Violation)) as cursor:
-        violations = cursor.execute(_SQL["violations"], key).fetchall()
-    row = connection.execute(_SQL["count_batches"], key).fetchone()
-    return Audit(0 if row is None else row[0], violations)
+    rows = connection.execute(_SQL["violations"], {"batch_id": batch_id}).fetchall()
+    violations = [Violation(*row[:3]) for row in rows if row[0] is not None]
+    return Audit(rows[0][3], violations)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from vuemantics_pipeline.errors import PipelineError
+from vuemantics_pipeline.errors import PipelineError, UsageError
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.counters import announce, mark_fruitful, recount
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
@@ -102,6 +102,22 @@ def orphaned_batches(connection: Connection, *, grace_seconds: float) -> Sequenc
     """
     with connection.cursor(row_factory=class_row(Orphan)) as cursor:
         return cursor.execute(_SQL["orphaned"], {"grace_seconds": grace_seconds}).fetchall()
+
+
+def require_filled(connection: Connection, batch_id: UUID, *, grace_seconds: float) -> None:
+    """Refuse a batch that the application is still adding uploads to.
+
+    Raises:
+        UsageError: code 'batch_is_filling'.
+    """
+    key = {"batch_id": batch_id, "grace_seconds": grace_seconds}
+    row = connection.execute(_SQL["filling"], key).fetchone()
+    if row is not None:
+        raise UsageError(
+            "batch_is_filling",
+            f"Only {row[0]} of the {row[1]} uploads of batch {batch_id} have arrived.",
+            "The sensor starts it by itself once they are all there.",
+        )
 
 
 def open_batch(

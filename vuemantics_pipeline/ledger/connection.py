@@ -85,13 +85,17 @@ def database_errors(connection: Connection) -> Iterator[None]:
     """Turn the loss of a connection into `BackendUnavailable`."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg.errors.ReadOnlySqlTransaction,
+    ) as error:
         where = f"{connection.info.dbname} on {connection.info.host or 'a local socket'}"
         raise _unavailable(where, error) from error
 
 
 def _unavailable(where: str, error: psycopg.Error) -> BackendUnavailable:
-    reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
     return BackendUnavailable(
         "database_unavailable",
         f"Postgres does not answer ({where}): {reason}.",

@@ -124,6 +124,12 @@ def _explained(connection: Connection) -> Iterator[None]:
             "The Postgres server has no pgvector extension.",
             "Install pgvector for this server (Debian: postgresql-NN-pgvector).",
         ) from error
+    except psycopg.errors.UndefinedObject as error:
+        raise BackendUnavailable(
+            "pgvector_too_old",
+            f"The server's pgvector cannot do what is needed: {error.diag.message_primary}.",
+            "Install pgvector 0.5 or later, then ALTER EXTENSION vector UPDATE.",
+        ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         role = connection.info.user
         raise BackendUnavailable(

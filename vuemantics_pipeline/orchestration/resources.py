@@ -71,6 +71,9 @@ class RunLedger:
                 analyzer.identity,
                 application_model=self.settings.embedding_model,
             )
+            batches.require_filled(
+                self.connection, self.run.batch_id, grace_seconds=self.settings.grace_seconds
+            )
             lease = leases.acquire(self.connection, self.run.batch_id, self.run.run_id)
             unfinished = batches.open_batch(
                 lease,

@@ -115,6 +115,18 @@ def test_materialize_in_the_ui_runs_a_batch_without_the_sensor(world: World) -> 
     assert world.batch(batch_id).status == "completed"
 
 
+def test_a_batch_that_is_still_being_filled_is_not_run(world: World) -> None:
+    batch_id = world.add_batch("a.jpg", offered=2)
+    before = world.batch(batch_id)
+
+    result = world.run(batch_id)
+
+    assert world.status_of(result) is dg.DagsterRunStatus.FAILURE
+    assert "Only 1 of the 2 uploads" in _first_failure(result)
+    assert world.batch(batch_id) == before
+    assert world.analyzer.calls == 0
+
+
 def test_a_backend_that_is_down_stops_the_run_and_gives_the_batch_back(world: World) -> None:
     def fail_on_second(call: int) -> None:
         if call == 2:

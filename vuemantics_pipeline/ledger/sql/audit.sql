@@ -76,7 +76,6 @@ WITH counted AS (
     FROM vuemantics_pipeline.attempts AS a JOIN counted AS c ON c.batch_id = a.batch_id
     WHERE a.outcome IS NULL AND c.status IN ('completed', 'failed')
 )
-SELECT batch_id, rule, detail FROM violations ORDER BY batch_id, rule, detail
-
--- name: count_batches
-SELECT count(*) FROM upload_batches WHERE %(batch_id)s::uuid IS NULL OR id = %(batch_id)s
+SELECT batch_id, rule, detail, n.batches
+FROM (SELECT count(*) AS batches FROM counted) AS n LEFT JOIN violations ON true
+ORDER BY batch_id, rule, detail

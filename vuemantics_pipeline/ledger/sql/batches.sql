@@ -16,6 +16,15 @@ WHERE b.status = 'pending'
 ORDER BY b.created_at, b.id
 LIMIT %(limit)s
 
+-- name: filling
+SELECT count(u.id), b.total_uploads
+FROM upload_batches AS b LEFT JOIN uploads AS u ON u.batch_id = b.id
+WHERE b.id = %(batch_id)s AND b.status = 'pending'
+GROUP BY b.id, b.total_uploads, b.created_at
+HAVING count(u.id) < b.total_uploads
+   AND greatest(b.created_at, max(u.created_at))
+       >= now() - make_interval(secs => %(grace_seconds)s)
+
 -- name: mark_requested
 INSERT INTO vuemantics_pipeline.batch_states (batch_id, requested_at)
 SELECT batch_id, now() FROM unnest(%(batch_ids)s::uuid[]) AS batch_id
@@ -64,9 +73,13 @@ WHERE batch_id = %(batch_id)s AND processing_status NOT IN ('completed', 'failed
 ORDER BY created_at, id
 
 -- name: open
+-- Uploads that came after an earlier end, which has set the total, are counted in.
 UPDATE upload_batches
 SET status = 'processing', started_at = coalesce(started_at, now()), completed_at = NULL,
-    error_message = NULL, updated_at = now()
+    error_message = NULL, updated_at = now(),
+    total_uploads = greatest(
+        total_uploads, (SELECT count(*) FROM uploads WHERE batch_id = %(batch_id)s)
+    )
 WHERE id = %(batch_id)s
 
 -- name: count

@@ -11,7 +11,7 @@ FROM upload_batches AS b WHERE b.id = %(batch_id)s FOR UPDATE
 
 -- name: supersede_attempts
 UPDATE vuemantics_pipeline.attempts SET superseded = true
-WHERE batch_id = %(batch_id)s AND NOT superseded AND outcome IS NOT NULL
+WHERE batch_id = %(batch_id)s AND NOT superseded
   AND upload_id IN (
       SELECT id FROM uploads
       WHERE batch_id = %(batch_id)s AND processing_status = ANY(%(reset)s)
