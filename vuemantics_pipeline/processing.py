@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
+from PIL import Image
+
 from vuemantics_pipeline.analysis.analyzer import Analyzer
 from vuemantics_pipeline.analysis.audit import audit
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError
@@ -18,12 +20,15 @@ from vuemantics_pipeline.ledger.text import storable
 from vuemantics_pipeline.limits import TimeLimitExceeded, time_limit
 from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.media.paths import require_folder, resolve_upload, thumbnail_path
+from vuemantics_pipeline.media.probe import MediaInfo
 from vuemantics_pipeline.media.thumbnail import write_thumbnail
 
 MAX_SIDE = 1568
 """Longest side in pixels that an analyzer is shown: what Qwen2.5-VL takes without tiling."""
 
 _FAILURES_TO_BLAME_A_FILE = 3
+_SOUND_SIZE = (128, 128)
+_SOUND_PHOTO = MediaInfo("image", "JPEG", "image/jpeg", "jpg", *_SOUND_SIZE)
 
 
 class Verdict(StrEnum):
@@ -128,9 +133,12 @@ def _blamed_in_the_end(attempt: Attempt, analyzer: Analyzer) -> Iterator[None]:
 
 
 def _is_well(analyzer: Analyzer) -> bool:
+    """Whether the models answer when asked about something that is surely sound."""
     try:
         analyzer.check()
-    except BackendUnavailable:
+        analyzer.describe([Image.new("RGB", _SOUND_SIZE, "white")], _SOUND_PHOTO)
+        analyzer.embed("A plain white picture.")
+    except PipelineError:
         return False
     return True
 
@@ -149,11 +157,11 @@ def _analyze(
         decoded = decoder.decode(path, max_pixels=max_pixels, max_side=MAX_SIDE)
         thumbnail = thumbnail_path(attempt.user_id, attempt.upload_id)
         write_thumbnail(decoded.frames[0], resolve_upload(uploads_root, thumbnail))
-    with clock.stage(attempt, Stage.VISION_ANALYSIS), _blamed_in_the_end(attempt, analyzer):
+    with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.VISION_ANALYSIS):
         description = storable(analyzer.describe(decoded.frames, decoded.info)).strip()
     with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
         audit_score = audit(description)
-    with clock.stage(attempt, Stage.EMBEDDING_GENERATION):
+    with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.EMBEDDING_GENERATION):
         embedding = analyzer.embed(description)
     return Outcome(
         description, audit_score, embedding, thumbnail, decoded.info.video_codec, clock.seconds

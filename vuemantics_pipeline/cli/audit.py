@@ -26,8 +26,10 @@ def command(
     from vuemantics_pipeline.status.batches import get_batch, parse_batch_id
 
     with open_session(home) as session:
-        batch_id = batch and get_batch(session.connection, parse_batch_id(batch)).batch_id
-        found = audit(session.connection, batch_id or None)
+        batch_id = None
+        if batch is not None:
+            batch_id = get_batch(session.connection, parse_batch_id(batch)).batch_id
+        found = audit(session.connection, batch_id)
     if json:
         violations = [
             asdict(violation) | {"batch_id": str(violation.batch_id)}

@@ -103,6 +103,9 @@ class Supervisor:
         self._children = [_Child(service) for service in services]
         self._ready = threading.Event()
         self._stopping = threading.Event()
+        # Waited for in place of the thread: before Python 3.13 a join that a signal's exception
+        # cuts short takes the thread for ended, and nobody would wait for it to stop anything.
+        self._ended = threading.Event()
         self._failure: Exception | None = None
         # The kernel ties a process to the thread that started it, so one thread does it all.
         self._thread = threading.Thread(target=self._run, name="supervisor")
@@ -114,7 +117,7 @@ class Supervisor:
     def stop(self) -> None:
         """End all services; return when they have ended."""
         self._stopping.set()
-        self._thread.join()
+        self._ended.wait()
 
     def wait_until_ready(self) -> None:
         """Wait until every service has been ready once.
@@ -132,7 +135,7 @@ class Supervisor:
         Raises:
             BackendUnavailable: as `wait_until_ready`.
         """
-        self._thread.join()
+        self._ended.wait()
         self._raise_failure()
 
     def processes(self) -> dict[str, int]:
@@ -158,9 +161,12 @@ class Supervisor:
         except Exception as error:
             self._failure = error
         finally:
-            for child in reversed(self._children):
-                child.stop(self._grace_seconds)
-            self._ready.set()
+            try:
+                for child in reversed(self._children):
+                    child.stop(self._grace_seconds)
+            finally:
+                self._ready.set()
+                self._ended.set()
 
     def _start_all(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)

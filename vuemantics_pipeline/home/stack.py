@@ -4,7 +4,6 @@ import fcntl
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +26,12 @@ from vuemantics_pipeline.home.processes import (
 from vuemantics_pipeline.ledger.connection import connect
 from vuemantics_pipeline.settings import Settings
 
+DEFINITIONS = "vuemantics_pipeline.definitions"
+"""Module that the code server loads."""
+
 _LOCATION = "vuemantics_pipeline"
 # A run gives its upload back in well under a second; a daemon in mid-tick can be killed unharmed.
 _GRACE_SECONDS = 5.0
-_LOOK_EVERY_SECONDS = 0.5
 _READINESS = """{
   workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } }
   instance { daemonHealth { allDaemonStatuses { required healthy } } }
@@ -78,10 +79,6 @@ class Stack:
         Raises:
             BackendUnavailable: a process could not be started.
         """
-        # Supervisor.watch joins a thread. Before Python 3.13 a join that an exception cuts short
-        # takes the thread for ended, and nobody would wait for it to stop what it started.
-        while self.supervisor.processes():
-            time.sleep(_LOOK_EVERY_SECONDS)
         self.supervisor.watch()
 
 
@@ -131,7 +128,7 @@ def _services(url: str, host: str, port: int, environment: Mapping[str, str]) ->
     code_port = environment["VUEMANTICS_CODE_SERVER_PORT"]
     workspace = ("--workspace", f"{environment['DAGSTER_HOME']}/workspace.yaml")
     code_server = (
-        *(*dagster, "api", "grpc", "--module-name", f"{_LOCATION}.definitions"),
+        *(*dagster, "api", "grpc", "--module-name", DEFINITIONS),
         *("--location-name", _LOCATION, "--host", LOOPBACK, "--port", code_port),
     )
     daemon = (sys.executable, "-m", "dagster._daemon", "run", *workspace)

@@ -94,6 +94,17 @@ def mark_requested(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     connection.execute(_SQL["mark_requested"], {"batch_ids": list(batch_ids)})
 
 
+def requested_batches(connection: Connection) -> Sequence[RunRequest]:
+    """Return pending batches for which a run was asked 4 to 60 s ago: before the last tick ended."""
+    with connection.cursor(row_factory=class_row(RunRequest)) as cursor:
+        return cursor.execute(_SQL["requested"]).fetchall()
+
+
+def unmark_requested(connection: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Offer batches again whose requests went astray."""
+    connection.execute(_SQL["unmark_requested"], {"batch_ids": list(batch_ids)})
+
+
 def orphaned_batches(connection: Connection, *, grace_seconds: float) -> Sequence[Orphan]:
     """Return `processing` batches without a worker.
 
@@ -144,10 +155,9 @@ def open_batch(
             raise BatchStopped(
                 "batch_stopped", f"Batch {lease.batch_id} is {status}; there is nothing to run."
             )
-        connection.execute(_SQL["release_cut_off"], key)
-        dead = connection.execute(_SQL["end_dead_attempts"], key)
+        dead = _end_open_attempts(connection, lease.batch_id)
         worn_out = connection.execute(_SQL["fail_worn_out"], key | {"error_message": DIED_TWICE})
-        if dead.rowcount or worn_out.rowcount:
+        if dead or worn_out.rowcount:
             # Using up an attempt is getting on, too: it cannot go on for ever.
             mark_fruitful(connection, lease.batch_id)
         connection.execute(_SQL["return_interrupted"], key)
@@ -215,6 +225,8 @@ def requeue(
             return None
         fruitless = row[0] + 1
         if max_tries is not None and fruitless >= max_tries:
+            _end_open_attempts(connection, batch_id)
+            connection.execute(_SQL["return_interrupted"], key)
             connection.execute(_SQL["fail"], key | {"message": message})
             status = BatchStatus.FAILED
         else:
@@ -274,6 +286,24 @@ def cancelled_but_held(connection: Connection, *, after_seconds: float) -> Seque
         return cursor.execute(_SQL["cancelled_but_held"], parameters).fetchall()
 
 
+def cut_off_batches(connection: Connection) -> Sequence[UUID]:
+    """Return cancelled batches whose worker died before it could end the upload in hand."""
+    return [batch_id for (batch_id,) in connection.execute(_SQL["cut_off"])]
+
+
+def end_cut_off(connection: Connection, batch_id: UUID) -> None:
+    """End what the dead worker of a cancelled batch left open. Repeating it changes nothing."""
+    key = {"batch_id": batch_id}
+    with transaction(connection):
+        if connection.execute(_SQL["lock_cut_off"], key).fetchone() is None:
+            return
+        _end_open_attempts(connection, batch_id)
+        connection.execute(_SQL["fail_worn_out"], key | {"error_message": DIED_TWICE})
+        connection.execute(_SQL["return_interrupted"], key)
+        recount(connection, batch_id)
+        announce(connection, batch_id)
+
+
 def release_own_attempts(
     connection: Connection, batch_id: UUID, *, run_id: str, reason: PipelineError
 ) -> None:
@@ -283,7 +313,7 @@ def release_own_attempts(
     """
     with transaction(connection):
         connection.execute(_SQL["lock"], {"batch_id": batch_id})
-        connection.execute(
+        released = connection.execute(
             _SQL["release_own_attempts"],
             {
                 "batch_id": batch_id,
@@ -292,8 +322,15 @@ def release_own_attempts(
                 "error_message": storable(reason.message),
             },
         )
-        recount(connection, batch_id)
-        announce(connection, batch_id)
+        if released.rowcount:
+            recount(connection, batch_id)
+            announce(connection, batch_id)
+
+
+def _end_open_attempts(connection: Connection, batch_id: UUID) -> int:
+    """End what a worker that is gone left open; return how many attempts that used up."""
+    connection.execute(_SQL["release_cut_off"], {"batch_id": batch_id})
+    return connection.execute(_SQL["end_dead_attempts"], {"batch_id": batch_id}).rowcount
 
 
 def _is_first(connection: Connection, batch_id: UUID, root_run_id: str) -> bool:

@@ -21,12 +21,13 @@ def transaction(connection: Connection) -> Iterator[None]:
     Raises:
         BackendUnavailable: the connection is lost; whether the transaction committed is unknown.
     """
-    with _signals_deferred(), database_errors(connection), connection.transaction():
+    with signals_deferred(), database_errors(connection), connection.transaction():
         yield
 
 
 @contextmanager
-def _signals_deferred() -> Iterator[None]:
+def signals_deferred() -> Iterator[None]:
+    """Let requests to stop that arrive meanwhile take effect at the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs signal handlers in the main thread only
         return

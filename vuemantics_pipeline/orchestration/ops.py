@@ -17,6 +17,7 @@ from vuemantics_pipeline.ledger.records import Scope, UploadKey
 from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.orchestration.resources import RunLedger
 from vuemantics_pipeline.orchestration.stopping import StopRun, give_back, stopping
+from vuemantics_pipeline.orchestration.tags import PARTITION
 from vuemantics_pipeline.processing import Processed, Verdict
 from vuemantics_pipeline.processing import process_upload as process
 
@@ -51,6 +52,7 @@ def open_batch(
 ) -> Iterator[dg.DynamicOutput[None]]:
     with stopping(context, ledger):
         lease, unfinished = ledger.open(analyzer, config.scope)
+    _tell_predecessor(context)
     context.log.info(f"Batch {lease.batch_id}: {len(unfinished)} uploads to process.")
     for upload in unfinished:
         yield dg.DynamicOutput(None, mapping_key=mapping_key(upload))
@@ -117,6 +119,19 @@ def close_batch(
             "uploads_failed": closed.failed,
         },
     )
+
+
+def _tell_predecessor(context: dg.OpExecutionContext) -> None:
+    """Note on the page of a failed run which run goes on with its batch."""
+    of_batch = {PARTITION: context.run.tags.get(PARTITION, "")}
+    earlier = [
+        run
+        for run in context.instance.get_runs(dg.RunsFilter(tags=of_batch), limit=2)
+        if run.run_id != context.run_id
+    ]
+    if earlier and earlier[0].status == dg.DagsterRunStatus.FAILURE:
+        message = f"Run {context.run_id} took the batch over."
+        context.instance.report_engine_event(message, earlier[0])
 
 
 def _name(processed: Processed) -> str:

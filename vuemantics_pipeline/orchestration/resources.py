@@ -13,6 +13,7 @@ from vuemantics_pipeline.ledger.batches import BackOff
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.leases import Lease
 from vuemantics_pipeline.ledger.records import Scope, UploadKey
+from vuemantics_pipeline.ledger.transactions import signals_deferred
 from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.orchestration.tags import BatchRun, batch_run
 from vuemantics_pipeline.settings import Settings, load_settings
@@ -90,10 +91,12 @@ class RunLedger:
         Raises:
             BackendUnavailable: the database is gone and stays away; the sweep does it later.
         """
-        try:
-            self._requeue(self.connection, reason)
-        except BackendUnavailable as lost:
-            self._give_back_afresh(lost)
+        # Cut off halfway, the upload in hand would pass for one that its worker died on.
+        with signals_deferred():
+            try:
+                self._requeue(self.connection, reason)
+            except BackendUnavailable as lost:
+                self._give_back_afresh(lost)
 
     def _give_back_afresh(self, lost: BackendUnavailable) -> None:
         """Do it on a new connection, since the old one died: a restart of Postgres is brief.

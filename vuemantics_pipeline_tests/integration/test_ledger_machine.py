@@ -1,4 +1,4 @@
-"""The ledger against a model of it: runs crash, wake up, are requeued and cancelled at will."""
+"""The ledger against a model of it: runs crash, wake up, are cancelled and repeated at will."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,12 +16,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from vuemantics_pipeline.errors import BackendUnavailable
-from vuemantics_pipeline.ledger import batches, leases, uploads
+from vuemantics_pipeline.errors import BackendUnavailable, UsageError
+from vuemantics_pipeline.ledger import batches, leases, reruns, uploads
+from vuemantics_pipeline.ledger.audit import audit
 from vuemantics_pipeline.ledger.batches import BackOff, Closed
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, LeaseHeld, LeaseLost
-from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Stage
+from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Scope, Stage
 from vuemantics_pipeline_tests import support
 from vuemantics_pipeline_tests.support import IDENTITY, TRUNCATED
 
@@ -31,6 +32,7 @@ STEPS = (
     *("start", "start", "start", "reach", "succeed", "fail", "fail", "release", "close"),
     *("take over, not again", "take what is held", "repeat", "wake up"),
     *("crash", "lose the lock", "requeue", "cancel", "arrive"),
+    *("retry", "retry", "run a scope", "run a scope", "re-execute", "give back afresh", "give up"),
 )
 
 
@@ -72,7 +74,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.run_id: str | None = None
         self.runs = 0
         self.open: Attempt | None = None
-        self.left_open: set[UUID] = set()
+        self.left_open: dict[UUID, str] = {}
+        self.listed: set[UUID] = set()
+        self.reset_by: str | None = None
         self.ended: list[Attempt] = []
         self.old: list[tuple[Lease, Attempt | None]] = []
 
@@ -98,7 +102,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """The worker goes, in whatever way; its open attempt stays open in the ledger."""
         attempt, self.open = self.open, None
         if attempt:
-            self.left_open.add(attempt.upload_id)
+            assert self.lease is not None
+            self.left_open[attempt.upload_id] = self.lease.run_id
         return attempt
 
     def unchanged(self, *steps: Callable[[], object]) -> None:
@@ -110,8 +115,13 @@ class LedgerMachine(RuleBasedStateMachine):
     # What can happen
 
     # One rule, because of many Hypothesis leaves most out of each example, and no run gets far.
-    @rule(how=st.sampled_from(STEPS), which=st.integers(0, 9), stage=st.sampled_from(Stage))
-    def step(self, how: str, which: int, stage: Stage) -> None:
+    @rule(
+        how=st.sampled_from(STEPS),
+        which=st.integers(0, 9),
+        stage=st.sampled_from(Stage),
+        scope=st.sampled_from(Scope),
+    )
+    def step(self, how: str, which: int, stage: Stage, scope: Scope) -> None:
         """What is asked for, or where that cannot be, what a run does next."""
         if self.lease is None:
             without_a_worker: dict[str, Callable[[], None]] = {
@@ -120,6 +130,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 "cancel": self._cancel,
                 "arrive": self._arrive,
                 "wake up": lambda: self._wake_up(which),
+                "retry": lambda: self._retry(scope),
+                "run a scope": lambda: self._take_over(reopen=True, scope=scope),
+                "re-execute": lambda: self._take_over(
+                    reopen=True, scope=scope, root_run_id=self.reset_by
+                ),
+                "give back afresh": lambda: self._give_back_afresh(which),
+                "give up": lambda: self._requeue(gives_up=True),
             }
             without_a_worker.get(how, lambda: self._take_over(reopen=True))()
             return
@@ -133,6 +150,8 @@ class LedgerMachine(RuleBasedStateMachine):
             "close": self._close,
             "repeat": lambda: self._repeat(which),
             "wake up": lambda: self._wake_up(which),
+            "retry": lambda: self._retry_what_is_held(scope),
+            "give up": lambda: self._requeue(gives_up=True),
         }
         with_an_attempt: dict[str, Callable[[], None]] = {
             "succeed": self._succeed,
@@ -146,7 +165,9 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             with_an_attempt.get(how, lambda: self._reach(stage))()
 
-    def _take_over(self, reopen: bool) -> None:
+    def _take_over(
+        self, reopen: bool, scope: Scope = Scope.UNFINISHED, root_run_id: str | None = None
+    ) -> None:
         self.runs += 1
         self.run_id = f"run-{self.runs}"
         connection = self.sessions.take()
@@ -156,13 +177,18 @@ class LedgerMachine(RuleBasedStateMachine):
                 batches.open_batch(lease, reopen=False)
             self.sessions.give_back(connection)
             return
-        found = batches.open_batch(lease, reopen=reopen)
-        for upload_id in self.left_open & self.unfinished:
+        root_run_id = root_run_id or self.run_id
+        found = batches.open_batch(lease, reopen=reopen, scope=scope, root_run_id=root_run_id)
+        for upload_id in self.left_open:
             self.uploads[upload_id].used += 1
         self.left_open.clear()
         for upload_id in self.unfinished:
             upload = self.uploads[upload_id]
             upload.status = "failed" if upload.used >= 2 else "pending"
+        if scope.reset and root_run_id != self.reset_by:
+            self.reset_by = root_run_id
+            self._reset(scope)
+        self.listed = self.unfinished
         assert {key.upload_id for key in found} == self.unfinished
         if self.unfinished or not self.status.is_terminal:
             self.status = BatchStatus.PROCESSING
@@ -180,7 +206,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _start(self, which: int) -> None:
         assert self.lease is not None
-        candidates = list(self.unfinished or self.uploads)
+        # What arrived since the run began is for the next.
+        candidates = list(self.unfinished & self.listed or set(self.uploads) - self.unfinished)
         if not candidates:
             return
         upload_id = candidates[which % len(candidates)]
@@ -255,21 +282,35 @@ class LedgerMachine(RuleBasedStateMachine):
         self.old.append((self.lease, self.put_down()))
         self.lease = None
 
-    def _requeue(self) -> None:
+    def _requeue(self, *, gives_up: bool = False) -> None:
         back_off = BackOff(0, 0)
         run_id = self.run_id or "run-none"
         status = batches.requeue(
-            self.view, self.batch.batch_id, run_id=run_id, reason="x", backoff=back_off
+            self.view,
+            self.batch.batch_id,
+            run_id=run_id,
+            reason="x",
+            backoff=back_off,
+            max_tries=1 if gives_up else None,
         )
         if self.run_id is None or self.status.is_terminal:
             assert status is None
             return
-        assert status == BatchStatus.PENDING
-        self.status, self.run_id = BatchStatus.PENDING, None
         if self.lease:
             leases.release(self.lease)
             self.old.append((self.lease, self.put_down()))
             self.lease = None
+        if not gives_up:
+            assert status == BatchStatus.PENDING
+            self.status, self.run_id = BatchStatus.PENDING, None
+            return
+        assert status == BatchStatus.FAILED
+        self.status = BatchStatus.FAILED
+        for upload_id in self.left_open:
+            self.uploads[upload_id].used += 1
+        self.left_open.clear()
+        for upload_id in self.unfinished:
+            self.uploads[upload_id].status = "pending"
 
     def _cancel(self) -> None:
         changed = batches.cancel(self.view, self.batch.batch_id, message="x")
@@ -285,6 +326,39 @@ class LedgerMachine(RuleBasedStateMachine):
         assert closed == Closed(len(self.uploads), count("completed"), count("failed"), left)
         if not left and not self.status.is_terminal:
             self.status = BatchStatus.COMPLETED
+
+    def _reset(self, scope: Scope) -> None:
+        for upload in self.uploads.values():
+            if upload.status in scope.reset:
+                upload.status, upload.used = "pending", 0
+
+    def _retry(self, scope: Scope) -> None:
+        ended = [upload for upload in self.uploads.values() if upload.status in scope.reset]
+        count = len(self.unfinished) + len(ended)
+        if not count:
+            self.unchanged(lambda: reruns.retry(self.view, self.batch.batch_id, scope))
+            return
+        assert reruns.retry(self.view, self.batch.batch_id, scope) == count
+        self._reset(scope)
+        self.status, self.run_id = BatchStatus.PENDING, None
+
+    def _retry_what_is_held(self, scope: Scope) -> None:
+        def retry() -> None:
+            with pytest.raises(UsageError):
+                reruns.retry(self.view, self.batch.batch_id, scope)
+
+        self.unchanged(retry)
+
+    def _give_back_afresh(self, which: int) -> None:
+        """A run whose connection died gives back, on a new one, what it had left open."""
+        if not self.left_open:
+            return
+        run_id = sorted(set(self.left_open.values()))[which % len(set(self.left_open.values()))]
+        batches.release_own_attempts(self.view, self.batch.batch_id, run_id=run_id, reason=DOWN)
+        for upload_id in [key for key, run in self.left_open.items() if run == run_id]:
+            del self.left_open[upload_id]
+            if self.uploads[upload_id].status not in ENDED:
+                self.uploads[upload_id].status = "pending"
 
     def _arrive(self) -> None:
         if len(self.uploads) == 5:
@@ -340,16 +414,24 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def attempts_are_what_was_used_up(self) -> None:
         found = self.view.execute(
-            "SELECT upload_id, count(*) FILTER (WHERE outcome <> 'released'),"
+            "SELECT upload_id, count(*) FILTER (WHERE outcome <> 'released' AND NOT superseded),"
             " count(*) FILTER (WHERE outcome IS NULL)"
             " FROM vuemantics_pipeline.attempts WHERE batch_id = %s GROUP BY 1",
             (self.batch.batch_id,),
         ).fetchall()
-        now_open = {self.open.upload_id} if self.open else set()
+        now_open = set(self.left_open) | ({self.open.upload_id} if self.open else set())
         for upload_id, used, still_open in found:
             assert used == self.uploads[upload_id].used
             assert used + still_open <= 2
-            assert still_open == (upload_id in now_open | self.left_open)
+            assert still_open == (upload_id in now_open)
+
+    @invariant()
+    def the_audit_finds_nothing(self) -> None:
+        """Except what is so: uploads that the application adds to a batch that is completed."""
+        found = audit(self.view).violations
+        is_added_to = self.status == BatchStatus.COMPLETED and self.unfinished
+        late = ["completed_with_work_left"] if is_added_to else []
+        assert [violation.rule for violation in found] == late
 
 
 def test_the_ledger_against_its_model(connection: Connection, database_url: str) -> None:
@@ -362,7 +444,7 @@ def test_the_ledger_against_its_model(connection: Connection, database_url: str)
                 derandomize=True,
                 database=None,
                 deadline=None,
-                max_examples=40,
+                max_examples=50,
                 stateful_step_count=30,
                 suppress_health_check=list(HealthCheck),
             ),

@@ -30,6 +30,16 @@ INSERT INTO vuemantics_pipeline.batch_states (batch_id, requested_at)
 SELECT batch_id, now() FROM unnest(%(batch_ids)s::uuid[]) AS batch_id
 ON CONFLICT (batch_id) DO UPDATE SET requested_at = excluded.requested_at
 
+-- name: requested
+SELECT b.id AS batch_id, b.user_id, s.try_number, true AS was_requested
+FROM vuemantics_pipeline.batch_states AS s
+JOIN upload_batches AS b ON b.id = s.batch_id AND b.status = 'pending'
+WHERE s.requested_at BETWEEN now() - interval '60 seconds' AND now() - interval '4 seconds'
+
+-- name: unmark_requested
+UPDATE vuemantics_pipeline.batch_states SET requested_at = NULL
+WHERE batch_id = ANY(%(batch_ids)s) AND run_id IS NULL
+
 -- name: orphaned
 SELECT b.id AS batch_id, s.run_id
 FROM upload_batches AS b
@@ -139,6 +149,18 @@ WHERE b.status = 'cancelled'
   AND b.updated_at < now() - make_interval(secs => %(after_seconds)s)
   AND b.updated_at > now() - interval '1 day'
   AND vuemantics_pipeline.lease_is_held(b.id)
+
+-- name: cut_off
+SELECT DISTINCT a.batch_id
+FROM vuemantics_pipeline.attempts AS a JOIN upload_batches AS b ON b.id = a.batch_id
+WHERE a.outcome IS NULL AND b.status = 'cancelled'
+  AND NOT vuemantics_pipeline.lease_is_held(b.id)
+
+-- name: lock_cut_off
+SELECT FROM upload_batches
+WHERE id = %(batch_id)s AND status = 'cancelled'
+  AND NOT vuemantics_pipeline.lease_is_held(id)
+FOR UPDATE
 
 -- name: release_own_attempts
 WITH released AS (
