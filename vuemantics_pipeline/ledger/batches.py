@@ -70,10 +70,10 @@ class BackOff:
     base_seconds: float
     max_seconds: float
 
-    def wait_seconds(self, fruitless_runs: int) -> float:
-        if fruitless_runs <= 1:
+    def wait_seconds(self, in_a_row: int) -> float:
+        if in_a_row <= 1:
             return 0
-        return min(self.base_seconds * 2.0 ** min(fruitless_runs - 2, 30), self.max_seconds)
+        return min(self.base_seconds * 2.0 ** min(in_a_row - 2, 30), self.max_seconds)
 
 
 def ready_batches(
@@ -95,7 +95,7 @@ def mark_requested(connection: Connection, batch_ids: Sequence[UUID]) -> None:
 
 
 def requested_batches(connection: Connection) -> Sequence[RunRequest]:
-    """Return pending batches for which a run was asked 4 to 60 s ago: before the last tick ended."""
+    """Return pending batches whose run was asked for 4 to 60 s ago: in a tick that has ended."""
     with connection.cursor(row_factory=class_row(RunRequest)) as cursor:
         return cursor.execute(_SQL["requested"]).fetchall()
 
@@ -223,16 +223,28 @@ def requeue(
         row = connection.execute(_SQL["lock_held_by_run"], key).fetchone()
         if row is None:
             return None
-        fruitless = row[0] + 1
-        if max_tries is not None and fruitless >= max_tries:
+        fruitless_runs, outages = row
+        if max_tries is None:
+            outages += 1
+        else:
+            fruitless_runs += 1
+        if max_tries is not None and fruitless_runs >= max_tries:
             _end_open_attempts(connection, batch_id)
             connection.execute(_SQL["return_interrupted"], key)
             connection.execute(_SQL["fail"], key | {"message": message})
             status = BatchStatus.FAILED
         else:
-            wait = backoff.wait_seconds(fruitless)
+            in_a_row = outages if max_tries is None else fruitless_runs
             connection.execute(_SQL["back_to_pending"], key | {"message": message})
-            connection.execute(_SQL["next_try"], key | {"wait_seconds": wait})
+            connection.execute(
+                _SQL["next_try"],
+                {
+                    "batch_id": batch_id,
+                    "fruitless_runs": fruitless_runs,
+                    "outages": outages,
+                    "wait_seconds": backoff.wait_seconds(in_a_row),
+                },
+            )
             status = BatchStatus.PENDING
         recount(connection, batch_id)
         announce(connection, batch_id)

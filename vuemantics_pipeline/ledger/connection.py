@@ -83,6 +83,8 @@ def connect(database_url: str) -> Iterator[Connection]:
 @contextmanager
 def database_errors(connection: Connection) -> Iterator[None]:
     """Turn the loss of a connection into `BackendUnavailable`."""
+    # Asked for now: a closed connection does not tell any more.
+    where = _where(connection)
     try:
         yield
     except (
@@ -90,8 +92,13 @@ def database_errors(connection: Connection) -> Iterator[None]:
         psycopg.InterfaceError,
         psycopg.errors.ReadOnlySqlTransaction,
     ) as error:
-        where = f"{connection.info.dbname} on {connection.info.host or 'a local socket'}"
         raise _unavailable(where, error) from error
+
+
+def _where(connection: Connection) -> str:
+    if connection.closed:
+        return "the connection is closed"
+    return f"{connection.info.dbname} on {connection.info.host or 'a local socket'}"
 
 
 def _unavailable(where: str, error: psycopg.Error) -> BackendUnavailable:

@@ -9,10 +9,8 @@ import pytest
 
 from vuemantics_pipeline.ledger import batches, leases
 from vuemantics_pipeline.ledger.connection import connect
-from vuemantics_pipeline.orchestration.sensors import (
-    pending_upload_batches,
-    sweep,
-)
+from vuemantics_pipeline.orchestration.sensors import pending_upload_batches
+from vuemantics_pipeline.orchestration.sweep import sweep
 from vuemantics_pipeline.settings import load_settings
 from vuemantics_pipeline_tests.dagster.conftest import World
 from vuemantics_pipeline_tests.support import add_batch

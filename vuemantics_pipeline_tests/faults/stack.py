@@ -132,6 +132,13 @@ class FaultStack:
         self.up.communicate(timeout=DEADLINE_SECONDS)
         return self.up.returncode
 
+    def assert_nothing_left(self) -> None:
+        """Insist that no process of the home lives on; the decoder's may take a moment to end."""
+        give_up_at = time.monotonic() + 5
+        while living := self.processes():
+            assert time.monotonic() < give_up_at, living
+            time.sleep(0.05)
+
     def kill_everything(self) -> None:
         """SIGKILL every process of the home, the supervisor first."""
         assert self.up is not None
@@ -149,10 +156,9 @@ class FaultStack:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            return (
-                process.status() != psutil.STATUS_ZOMBIE
-                and process.environ().get("VUEMANTICS_HOME") == str(self.home)
-            )
+            return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(
+                "VUEMANTICS_HOME"
+            ) == str(self.home)
         except (psutil.Error, OSError):
             return False
 
@@ -167,11 +173,16 @@ class FaultStack:
 
     @property
     def code_server(self) -> psutil.Process:
-        return eventually("the code server", lambda: self.service("dagster", "api", "grpc"), 30)
+        return self._present("dagster", "api", "grpc")
 
     @property
     def daemon(self) -> psutil.Process:
-        return eventually("the daemon", lambda: self.service("dagster._daemon"), 30)
+        return self._present("dagster._daemon")
+
+    def _present(self, *words: str) -> psutil.Process:
+        process = eventually(" ".join(words), lambda: self.service(*words), 30)
+        assert process is not None
+        return process
 
     def workers(self) -> list[psutil.Process]:
         """The run workers, those included whose code server is gone."""
@@ -227,12 +238,14 @@ class FaultStack:
         path = self.home / "calls"
         return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
 
-    def add_batch(self, *widths: int, poison: int = 0) -> NewBatch:
-        """Add a pending batch of photos, named for their widths."""
+    def add_batch(self, *widths: int, poison: int = 0, bad: int = 0) -> NewBatch:
+        """Add a pending batch of photos, named for their widths; the bad one is none."""
         files = {
             f"{width}.jpg": photo(width, POISON_HEIGHT if width == poison else 48)
             for width in widths
         }
+        if bad:
+            files[f"{bad}.jpg"] = b"no photo"
         with self.connect() as connection:
             return add_batch(
                 connection, add_user(connection), files=files, uploads_root=self.uploads_root
@@ -315,11 +328,9 @@ class FaultStack:
         while True:
             try:
                 return self.app.graphql(query, **variables)
-            except (httpx.HTTPError, AssertionError) as error:
+            except (httpx.HTTPError, AssertionError):
                 if time.monotonic() > give_up_at:
                     raise
-                answer = getattr(error, "response", None)
-                print(f"asked again after {error} {answer.text[-300:] if answer else ''}")
                 time.sleep(0.5)
 
     def runs(self, batch: NewBatch) -> list[Run]:
@@ -412,7 +423,7 @@ def fault_stack(folder: Path, **environment: str) -> Iterator[FaultStack]:
         stack.start()
         yield stack
         assert stack.stop() == 0
-        assert stack.processes() == []
+        stack.assert_nothing_left()
     finally:
         if stack.up is not None:
             stack.kill_everything()

@@ -67,7 +67,7 @@ def test_giving_a_batch_back_twice_gives_it_back_once(ground: Ground) -> None:
     assert worker.wait() == FAILED
 
     row = ground.connection.execute(
-        "SELECT try_number, fruitless_runs FROM vuemantics_pipeline.batch_states"
+        "SELECT try_number, outages FROM vuemantics_pipeline.batch_states"
     ).fetchone()
     assert row == (2, 1)
     assert attempts(ground.connection, batch.uploads["a.jpg"]) == [(1, "released", "model_down")]

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 
 import psutil
 import psycopg
@@ -54,7 +55,7 @@ def assert_taken_over(stack: FaultStack, batch: NewBatch) -> None:
     """All runs but the last ended FAILURE, and each names the one that went on."""
     runs = stack.runs(batch)
     assert [run.status for run in runs] == ["FAILURE"] * (len(runs) - 1) + ["SUCCESS"]
-    for dead, successor in zip(runs, runs[1:], strict=False):
+    for dead, successor in pairwise(runs):
         assert f"Run {successor.run_id} took the batch over." in stack.log(dead.run_id)
 
 
@@ -228,7 +229,7 @@ def test_everything_is_killed(stack: FaultStack) -> None:
     stack.await_look(100)
     (run,) = stack.runs(batch)
     stack.kill_everything()
-    assert stack.processes() == []
+    stack.assert_nothing_left()
 
     started_at = time.time()
     stack.start()

@@ -40,7 +40,7 @@ from vuemantics_pipeline.ledger.records import Attempt, Scope, Stage
 from vuemantics_pipeline.ledger.transactions import transaction
 from vuemantics_pipeline.media.probe import MediaInfo
 from vuemantics_pipeline.orchestration.build import build_definitions
-from vuemantics_pipeline.orchestration.sensors import sweep
+from vuemantics_pipeline.orchestration.sweep import sweep
 from vuemantics_pipeline.settings import load_settings
 
 DIMENSION = 8

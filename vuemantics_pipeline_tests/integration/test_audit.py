@@ -259,6 +259,19 @@ def test_true_books_of_every_kind_are_true(
         assert audit(connection).violations == []
 
     add()  # pending
+    # Completed by the application's own worker, before there was any pipeline.
+    theirs = add("a.jpg")
+    connection.execute(
+        "UPDATE uploads SET processing_status = 'completed', description = 'A lake.',"
+        " embedding_local = '[1,0,0,0,0,0,0,0]' WHERE batch_id = %s",
+        (theirs.batch_id,),
+    )
+    connection.execute(
+        "UPDATE upload_batches SET status = 'completed', processed_uploads = 1,"
+        " successful_uploads = 1, completed_at = now() WHERE id = %s",
+        (theirs.batch_id,),
+    )
+    assert_true()
     with connect(database_url) as worker:
         empty = support.begin(worker, add().batch_id)
         assert_true()

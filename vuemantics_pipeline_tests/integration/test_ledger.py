@@ -815,6 +815,22 @@ def test_back_off_is_bounded(runs: int) -> None:
     assert BackOff(0, 600).wait_seconds(runs) == 0
 
 
+def test_a_backend_that_was_down_never_fails_the_batch(
+    connection: Connection, batch: NewBatch
+) -> None:
+    backoff = BackOff(0, 0)
+    for number in range(1, 6):
+        leases.release(leases.acquire(connection, batch.batch_id, f"run-{number}"))
+        assert batches.requeue(
+            connection, batch.batch_id, run_id=f"run-{number}", reason="down", backoff=backoff
+        )
+    leases.release(leases.acquire(connection, batch.batch_id, "killed"))
+    status = batches.requeue(
+        connection, batch.batch_id, run_id="killed", reason="died", backoff=backoff, max_tries=2
+    )
+    assert status == "pending"
+
+
 def test_too_many_fruitless_runs_fail_the_batch(
     connection: Connection, batch: NewBatch, worker: Connection
 ) -> None:

@@ -13,8 +13,10 @@ CREATE TABLE IF NOT EXISTS vuemantics_pipeline.batch_states (
     requested_at timestamptz,
     -- Back-off: the batch is not offered before this moment.
     not_before timestamptz,
-    -- Runs in a row that ended without getting anything done.
+    -- Runs in a row that ended without getting anything done: by a death or a fault of ours, which
+    -- fail the batch in the end, and because a backend was down, which only makes it wait longer.
     fruitless_runs integer NOT NULL DEFAULT 0,
+    outages integer NOT NULL DEFAULT 0,
     -- The run whose scope was last applied: its re-executions must not start over.
     reset_by text
 );

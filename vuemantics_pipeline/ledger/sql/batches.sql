@@ -108,7 +108,7 @@ SET status = 'completed', total_uploads = %(total)s, error_message = %(message)s
 WHERE id = %(batch_id)s
 
 -- name: lock_held_by_run
-SELECT s.fruitless_runs
+SELECT s.fruitless_runs, s.outages
 FROM upload_batches AS b
 JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = b.id
 WHERE b.id = %(batch_id)s AND b.status IN ('pending', 'processing')
@@ -127,7 +127,8 @@ WHERE id = %(batch_id)s
 
 -- name: next_try
 UPDATE vuemantics_pipeline.batch_states
-SET try_number = try_number + 1, fence = fence + 1, fruitless_runs = fruitless_runs + 1, run_id = NULL,
+SET try_number = try_number + 1, fence = fence + 1, fruitless_runs = %(fruitless_runs)s,
+    outages = %(outages)s, run_id = NULL,
     requested_at = NULL, not_before = now() + make_interval(secs => %(wait_seconds)s)
 WHERE batch_id = %(batch_id)s
 

@@ -10,7 +10,7 @@ FROM (
 WHERE b.id = %(batch_id)s
 
 -- name: mark_fruitful
-UPDATE vuemantics_pipeline.batch_states SET fruitless_runs = 0 WHERE batch_id = %(batch_id)s
+UPDATE vuemantics_pipeline.batch_states SET fruitless_runs = 0, outages = 0 WHERE batch_id = %(batch_id)s
 
 -- name: announce
 SELECT pg_notify(
