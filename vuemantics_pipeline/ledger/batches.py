@@ -176,11 +176,14 @@ def close_batch(lease: Lease) -> Closed:
     """Count what is there and, if nothing is left to do, set the batch to `completed`.
 
     Raises:
+        BatchStopped: the batch was cancelled.
         LeaseLost: another run took over.
     """
     connection, key = lease.connection, {"batch_id": lease.batch_id}
     with transaction(connection):
         status = BatchStatus(guard(lease))
+        if status is BatchStatus.CANCELLED:
+            raise BatchStopped("batch_stopped", f"Batch {lease.batch_id} was cancelled.")
         row = connection.execute(_SQL["count"], key).fetchone()
         assert row is not None
         total, successful, failed, expected = row

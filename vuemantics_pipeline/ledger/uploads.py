@@ -34,11 +34,15 @@ def start_attempt(lease: Lease, upload_id: UUID, identity: AnalyzerIdentity) -> 
     """
     connection = lease.connection
     with transaction(connection):
-        _guard_processing(lease)
+        status = guard(lease)
         key = {"upload_id": upload_id, "batch_id": lease.batch_id}
         row = connection.execute(_SQL["lock_unfinished"], key).fetchone()
         if row is None:
             return None
+        if status != BatchStatus.PROCESSING:
+            raise BatchStopped(
+                "batch_stopped", f"Batch {lease.batch_id} is {status} now; this run stops."
+            )
         user_id, filename, file_path, used, releases = row
         started = connection.execute(
             _SQL["start_attempt"],
@@ -67,12 +71,13 @@ def reach_stage(
 ) -> None:
     """Record that an attempt has reached a stage; nothing, if it has ended.
 
+    A batch cancelled meanwhile does not stop it: the upload in hand is brought to its end.
+
     Raises:
-        BatchStopped: the batch is not being processed any more.
         LeaseLost: another run took over.
     """
     with transaction(lease.connection):
-        _guard_processing(lease)
+        guard(lease)
         reached = lease.connection.execute(
             _SQL["reach_stage"],
             {
@@ -182,14 +187,6 @@ def find_upload(lease: Lease, id_prefix: str) -> UUID:
         raise LookupError(f"Batch {lease.batch_id} has no upload {id_prefix}.")
     upload_id: UUID = row[0]
     return upload_id
-
-
-def _guard_processing(lease: Lease) -> None:
-    status = guard(lease)
-    if status != BatchStatus.PROCESSING:
-        raise BatchStopped(
-            "batch_stopped", f"Batch {lease.batch_id} is {status} now; this run stops."
-        )
 
 
 def _end_attempt(

@@ -43,7 +43,7 @@ class WatchfulRunLauncher(DefaultRunLauncher):
     def terminate(self, run_id: str) -> bool:
         """Ask a run to stop: by its code server or, if that no longer knows it, by a signal."""
         with suppress(DagsterUserCodeUnreachableError):
-            if super().terminate(run_id):  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+            if super().terminate(run_id):  # type: ignore[no-untyped-call]
                 return True
         run = self._instance.get_run_by_id(run_id)
         process = None if run is None or run.is_finished else self._worker(run)

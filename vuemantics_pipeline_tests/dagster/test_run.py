@@ -200,7 +200,23 @@ def test_a_batch_cancelled_by_the_application_stops_its_run(world: World) -> Non
     batch = world.batch(batch_id)
     assert batch.status == "cancelled"
     assert batch.error_message == "Cancelled by its owner."
+    assert batch.successful_uploads == 2, "the upload in hand was not brought to its end"
     assert world.analyzer.calls == 2
+
+
+def test_a_batch_cancelled_in_its_last_upload_stays_cancelled(world: World) -> None:
+    batch_id = world.add_batch("a.jpg")
+
+    def cancel_it(call: int) -> None:
+        cancel(world.connection, batch_id, message="Enough.")
+
+    world.analyzer.before = cancel_it
+
+    result = world.run_as_sensor(batch_id)
+
+    assert world.status_of(result) is dg.DagsterRunStatus.CANCELED
+    batch = world.batch(batch_id)
+    assert (batch.status, batch.successful_uploads) == ("cancelled", 1)
 
 
 def test_a_batch_cancelled_before_its_run_began_is_not_run(world: World) -> None:

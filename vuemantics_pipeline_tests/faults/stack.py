@@ -1,10 +1,12 @@
 """The real processes of `vuemantics up`, to be broken, and what the tests ask them."""
 
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -404,8 +406,10 @@ class FaultStack:
 
 
 @contextmanager
-def fault_stack(folder: Path, **environment: str) -> Iterator[FaultStack]:
-    """A running stack on a home in `folder`; at the end nothing of it is left."""
+def fault_stack(**environment: str) -> Iterator[FaultStack]:
+    """A running stack on a home of its own; at the end nothing of it is left."""
+    # Not under tmp_path: another pytest of the same root closes that to the server's user.
+    folder = Path(tempfile.mkdtemp(prefix="vuemantics-faults-"))
     outside = {
         name: value
         for name, value in os.environ.items()
@@ -427,3 +431,4 @@ def fault_stack(folder: Path, **environment: str) -> Iterator[FaultStack]:
     finally:
         if stack.up is not None:
             stack.kill_everything()
+        shutil.rmtree(folder)

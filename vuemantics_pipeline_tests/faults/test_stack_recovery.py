@@ -28,8 +28,8 @@ pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
-    with fault_stack(tmp_path_factory.mktemp("recovery")) as stack:
+def running() -> Iterator[FaultStack]:
+    with fault_stack() as stack:
         yield stack
 
 

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
-    with fault_stack(tmp_path_factory.mktemp("rerun")) as stack:
+def running() -> Iterator[FaultStack]:
+    with fault_stack() as stack:
         yield stack
 
 
@@ -136,7 +136,9 @@ def test_reexecution_of_a_run_whose_worker_died(stack: FaultStack, strategy: str
     assert stack.attempts(batch.uploads["101.jpg"]) == [(1, "died"), (2, "completed")]
 
     run_id = stack.reexecute(dead.run_id, strategy)
-    assert stack.await_run(run_id) == "SUCCESS", stack.log(run_id)
+    # From failure it begins in the midst of a batch that has ended, which stops it.
+    status = "CANCELED" if strategy == "FROM_FAILURE" else "SUCCESS"
+    assert stack.await_run(run_id) == status, stack.log(run_id)
     stack.assert_ended(batch)
     assert stack.calls() == {100: 1, 101: 2, 102: 1}, "a finished batch was done again"
 

@@ -222,7 +222,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         upload_id = candidates[which % len(candidates)]
         upload = self.uploads[upload_id]
-        if self.status != BatchStatus.PROCESSING:
+        if self.status != BatchStatus.PROCESSING and upload.status not in ENDED:
             with pytest.raises(BatchStopped):
                 uploads.start_attempt(self.lease, upload_id, IDENTITY)
             self._lose_the_lock()  # which ends the run
@@ -236,10 +236,6 @@ class LedgerMachine(RuleBasedStateMachine):
     def _reach(self, stage: Stage) -> None:
         assert self.lease is not None
         assert self.open is not None
-        if self.status != BatchStatus.PROCESSING:
-            with pytest.raises(BatchStopped):
-                uploads.reach_stage(self.lease, self.open, stage)
-            return
         uploads.reach_stage(self.lease, self.open, stage)
         self.uploads[self.open.upload_id].status = stage.upload_status
 
@@ -330,6 +326,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _close(self) -> None:
         assert self.lease is not None
+        if self.status is BatchStatus.CANCELLED:
+            with pytest.raises(BatchStopped):
+                batches.close_batch(self.lease)
+            return
         closed = batches.close_batch(self.lease)
         count = [upload.status for upload in self.uploads.values()].count
         left = len(self.unfinished)

@@ -179,7 +179,7 @@ def real_child_with_a_probe_that(conduct: str) -> None:
                 while True:
                     eaten.append(bytearray(1 << 22))
             case "chatter":
-                print("a remark of a codec", flush=True)  # noqa: T201
+                print("a remark of a codec", flush=True)
                 os.write(1, b"and one of a library")
                 os.write(2, b"and an error")
         return probe(path, max_pixels=max_pixels)
