@@ -21,7 +21,7 @@ from vuemantics_pipeline_tests.faults.stack import FaultStack, eventually, fault
 from vuemantics_pipeline_tests.support import NewBatch, upload_state
 
 IDLE_CONNECTIONS = 300
-STORM_SECONDS = float(os.environ.get("VUEMANTICS_STORM_SECONDS", "15"))
+STORM_SECONDS = float(os.environ.get("VUEMANTICS_STORM_SECONDS", "60"))
 KILLS = 5
 
 pytestmark = pytest.mark.timeout(400)
