@@ -57,7 +57,7 @@ check: setup ## Lint, format, types, and whether Dagster can load the definition
 lock: setup ## Pin every package anew, for all supported systems and Pythons
 	$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
 	$(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 \
-		--extra dev --generate-hashes \
+		--all-extras --generate-hashes \
 		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 clean: ## Remove what the other targets made, the demo's data included

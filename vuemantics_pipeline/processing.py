@@ -158,11 +158,12 @@ def _analyze(
         thumbnail = thumbnail_path(attempt.user_id, attempt.upload_id)
         write_thumbnail(decoded.frames[0], resolve_upload(uploads_root, thumbnail))
     with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.VISION_ANALYSIS):
-        description = storable(analyzer.describe(decoded.frames, decoded.info)).strip()
+        described = analyzer.describe(decoded.frames, decoded.info)
+        description = storable(described.text).strip()
     with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
         audit_score = audit(description)
     with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.EMBEDDING_GENERATION):
-        embedding = analyzer.embed(description)
+        embedding = analyzer.embed(description, described.labels)
     return Outcome(
         description, audit_score, embedding, thumbnail, decoded.info.video_codec, clock.seconds
     )

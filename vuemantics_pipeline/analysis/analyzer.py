@@ -1,7 +1,7 @@
 """What an analyzer is. `build_analyzer` in `build.py` picks one."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
@@ -23,18 +23,53 @@ class AnalyzerIdentity:
     prompt_version: str
 
 
+@dataclass(frozen=True)
+class Label:
+    """Something that was recognised.
+
+    Attributes:
+        name: in everyday words, e.g. 'dog'.
+        probability: 0-1.
+    """
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an analyzer says about one upload.
+
+    Attributes:
+        text: plain language.
+        labels: what `embed` weighs in besides the text, most probable first.
+        visible_text: writing that was read in the picture, "" where none was looked for or found.
+        model_digest: of the vision model's weights, None where there is none.
+        options: what the model was run with, as JSON takes it.
+    """
+
+    text: str
+    labels: tuple[Label, ...] = ()
+    visible_text: str = ""
+    model_digest: str | None = None
+    options: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
 class Analyzer(Protocol):
     """Describes media and embeds text. Implementations are used by one thread at a time."""
 
     @property
     def identity(self) -> AnalyzerIdentity: ...
 
-    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:
+    def describe(
+        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+    ) -> Description:
         """Describe one upload in plain language.
 
         Args:
             frames: at least one upright RGB image: the picture, or frames of the video in order.
             info: what the file says about itself.
+            again: the first answer was no good; give another one, if there can be another.
 
         Raises:
             BackendUnavailable: the model cannot be reached or is missing.
@@ -42,8 +77,11 @@ class Analyzer(Protocol):
         """
         ...
 
-    def embed(self, text: str) -> list[float]:
-        """Embed text as a unit vector of `identity.dimension` floats.
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
+        """Embed a text as a unit vector of `identity.dimension` floats.
+
+        Args:
+            labels: those of the description that the text is from; none for a search.
 
         Raises:
             BackendUnavailable: the model cannot be reached or is missing.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
+from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
 from vuemantics_pipeline.media.probe import MediaInfo
 
 _DESCRIPTION = (
@@ -29,10 +29,16 @@ class ConstantAnalyzer:
     def identity(self) -> AnalyzerIdentity:
         return self._identity
 
-    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:  # noqa: ARG002
-        return _DESCRIPTION
+    def describe(
+        self,
+        frames: Sequence[Image.Image],  # noqa: ARG002
+        info: MediaInfo,  # noqa: ARG002
+        *,
+        again: bool = False,  # noqa: ARG002
+    ) -> Description:
+        return Description(_DESCRIPTION)
 
-    def embed(self, text: str) -> list[float]:  # noqa: ARG002
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:  # noqa: ARG002
         return [1.0] + [0.0] * (self._identity.dimension - 1)
 
     def check(self) -> str:

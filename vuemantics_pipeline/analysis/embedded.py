@@ -5,7 +5,7 @@ from datetime import datetime
 
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
+from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
 from vuemantics_pipeline.analysis.appearance import (
     describe_colours,
     describe_light,
@@ -42,7 +42,13 @@ class EmbeddedAnalyzer:
     def identity(self) -> AnalyzerIdentity:
         return self._identity
 
-    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:
+    def describe(
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,  # noqa: ARG002
+    ) -> Description:
         """See `Analyzer.describe`. Raises nothing: there is no model to blame."""
         middle = frames[len(frames) // 2]
         sentences = [_describe_kind(info, len(frames))]
@@ -50,9 +56,9 @@ class EmbeddedAnalyzer:
         if len(frames) > 1:
             sentences.append(describe_movement(frames))
         sentences += _describe_origin(info.taken_at, info.camera)
-        return " ".join(sentences)
+        return Description(" ".join(sentences))
 
-    def embed(self, text: str) -> list[float]:
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:  # noqa: ARG002
         """See `Analyzer.embed`.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from PIL import Image, ImageOps
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
+from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
 from vuemantics_pipeline.analysis.prompts import DESCRIBE_IMAGE, PROMPT_VERSION, describe_video
 from vuemantics_pipeline.errors import BackendUnavailable, UploadError
 from vuemantics_pipeline.media.probe import MediaInfo
@@ -48,7 +48,13 @@ class OllamaAnalyzer:
     def identity(self) -> AnalyzerIdentity:
         return self._identity
 
-    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:
+    def describe(
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,  # noqa: ARG002
+    ) -> Description:
         """See `Analyzer.describe`.
 
         Raises:
@@ -69,9 +75,9 @@ class OllamaAnalyzer:
                 f"{self._identity.vision_model} gave an empty answer for this file.",
                 "Run it again, or set VISION_MODEL to another model.",
             )
-        return answer
+        return Description(answer)
 
-    def embed(self, text: str) -> list[float]:
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:  # noqa: ARG002
         """See `Analyzer.embed`.
 
         Raises:

@@ -31,6 +31,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from PIL import Image
 
 from vuemantics_pipeline import processing
+from vuemantics_pipeline.analysis.analyzer import Description, Label
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable
 from vuemantics_pipeline.ingest import ingest
@@ -406,19 +407,21 @@ class _Analyzer(ConstantAnalyzer):
 
     points: _Points | None = None
 
-    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:
+    def describe(
+        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+    ) -> Description:
         points, said = self._points(), describe(info.width, info.height)
         points.reached("before:describe", points.upload_id)
         points.called("describe", said)
         points.reached("after:describe", points.upload_id)
-        return said
+        return Description(said)
 
-    def embed(self, text: str) -> list[float]:
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
         points = self._points()
         points.reached("before:embed", points.upload_id)
         points.called("embed", text)
         points.reached("after:embed", points.upload_id)
-        return super().embed(text)
+        return super().embed(text, labels)
 
     def _points(self) -> _Points:
         assert self.points is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vuemantics_pipeline.analysis.analyzer import Analyzer
+from vuemantics_pipeline.analysis.analyzer import Analyzer, Description, Label
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.ledger import batches
 from vuemantics_pipeline.ledger.audit import audit
@@ -31,15 +31,15 @@ class HangingAnalyzer(ConstantAnalyzer):
         super().__init__(DIMENSION)
         self._question = question
 
-    def describe(self, frames: Sequence[Any], info: Any) -> str:
+    def describe(self, frames: Sequence[Any], info: Any, *, again: bool = False) -> Description:
         if self._question == "describe":
             time.sleep(FOR_EVER)
-        return super().describe(frames, info)
+        return super().describe(frames, info, again=again)
 
-    def embed(self, text: str) -> list[float]:
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
         if self._question == "embed":
             time.sleep(FOR_EVER)
-        return super().embed(text)
+        return super().embed(text, labels)
 
 
 @pytest.fixture

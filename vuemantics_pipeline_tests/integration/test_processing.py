@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from PIL import Image
 
+from vuemantics_pipeline.analysis.analyzer import Description, Label
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable, UploadError
 from vuemantics_pipeline.ledger import batches, leases, uploads
@@ -34,11 +35,13 @@ class ScriptedAnalyzer(ConstantAnalyzer):
         self.shown: list[tuple[int, int]] = []
         self.embedded: list[str] = []
 
-    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:
+    def describe(
+        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+    ) -> Description:
         self.shown += [frame.size for frame in frames]
-        return self._describe()
+        return Description(self._describe())
 
-    def embed(self, text: str) -> list[float]:
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
         self.embedded.append(text)
         return self._embed()
 

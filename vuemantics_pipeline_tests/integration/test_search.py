@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
+from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ingest import ingest
@@ -32,12 +32,14 @@ class ColourAnalyzer:
 
     identity = AnalyzerIdentity("colours", "colours", "colours", DIMENSION, "1")
 
-    def describe(self, frames: Sequence[Image.Image], info: MediaInfo) -> str:
+    def describe(
+        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+    ) -> Description:
         pixel = frames[0].getpixel((0, 0))
         assert isinstance(pixel, tuple)
-        return min(_COLOURS, key=lambda name: math.dist(_COLOURS[name], pixel))
+        return Description(min(_COLOURS, key=lambda name: math.dist(_COLOURS[name], pixel)))
 
-    def embed(self, text: str) -> list[float]:
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
         length = math.hypot(*_COLOURS[text])
         return [value / length for value in _COLOURS[text]] + [0.0] * (DIMENSION - 3)
 

@@ -26,11 +26,11 @@ PHOTO = MediaInfo("image", "JPEG", "image/jpeg", "jpg", 640, 480)
 def sample(name: str) -> str:
     path = SAMPLES / name
     info = probe(path, max_pixels=2_000_000)
-    return EmbeddedAnalyzer().describe(load_frames(path, info, max_side=1568), info)
+    return EmbeddedAnalyzer().describe(load_frames(path, info, max_side=1568), info).text
 
 
 def describe(image: Image.Image, info: MediaInfo = PHOTO) -> str:
-    return EmbeddedAnalyzer().describe([image], info)
+    return EmbeddedAnalyzer().describe([image], info).text
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +181,9 @@ def test_movement_and_fading() -> None:
     still = [Image.new("RGB", (64, 64), "grey")] * 3
     fading = [Image.new("RGB", (64, 64), (level,) * 3) for level in (200, 120, 20)]
 
-    assert "hardly moves" in EmbeddedAnalyzer().describe(still, info)
-    assert "darker towards the end" in EmbeddedAnalyzer().describe(fading, info)
-    assert "one frame was looked at" in EmbeddedAnalyzer().describe(still[:1], info)
+    assert "hardly moves" in EmbeddedAnalyzer().describe(still, info).text
+    assert "darker towards the end" in EmbeddedAnalyzer().describe(fading, info).text
+    assert "one frame was looked at" in EmbeddedAnalyzer().describe(still[:1], info).text
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 2)])
@@ -210,7 +210,7 @@ def test_the_analyzer_that_is_none() -> None:
     assert isinstance(analyzer, ConstantAnalyzer)
     assert analyzer.identity.dimension == len(vector) == 1024
     assert math.hypot(*vector) == 1
-    assert audit(analyzer.describe([Image.new("RGB", (8, 8))], PHOTO)) == 100
+    assert audit(analyzer.describe([Image.new("RGB", (8, 8))], PHOTO).text) == 100
     assert analyzer.check()
 
 

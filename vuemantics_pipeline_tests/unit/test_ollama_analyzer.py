@@ -58,7 +58,7 @@ def test_identity(analyzer: OllamaAnalyzer) -> None:
 
 
 def test_a_photo_is_sent_as_a_small_jpeg(server: OllamaStandIn, analyzer: OllamaAnalyzer) -> None:
-    assert analyzer.describe([FRAME], PHOTO) == DESCRIPTION
+    assert analyzer.describe([FRAME], PHOTO).text == DESCRIPTION
 
     request = server.requests[-1]
     (image,) = sent_images(server)
@@ -149,7 +149,7 @@ def test_a_server_that_refuses_and_comes_back(
         assert "ollama serve" in caught.value.remedy
 
     server.up()
-    assert analyzer.describe([FRAME], PHOTO) == DESCRIPTION
+    assert analyzer.describe([FRAME], PHOTO).text == DESCRIPTION
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 401, 429])
