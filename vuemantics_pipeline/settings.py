@@ -54,6 +54,20 @@ class Settings(BaseSettings):
     ollama_timeout_seconds: float = Field(
         300, gt=0, validation_alias="VUEMANTICS_OLLAMA_TIMEOUT_SECONDS"
     )
+    # Nearly the same words for the same picture every time, yet not quite: at 0 small vision models
+    # are caught in loops more often.
+    ollama_temperature: float = Field(
+        0.1, ge=0, le=2, validation_alias="VUEMANTICS_OLLAMA_TEMPERATURE"
+    )
+    ollama_context_tokens: int = Field(
+        8192, ge=2048, validation_alias="VUEMANTICS_OLLAMA_CONTEXT_TOKENS"
+    )
+    ollama_answer_tokens: int = Field(
+        512, ge=64, validation_alias="VUEMANTICS_OLLAMA_ANSWER_TOKENS"
+    )
+    # None: when the extra is installed.
+    ocr: bool | None = Field(None, validation_alias="VUEMANTICS_OCR")
+    reuse: bool = Field(True, validation_alias="VUEMANTICS_REUSE")
     max_pixels: int = Field(250_000_000, ge=1, validation_alias="VUEMANTICS_MAX_PIXELS")
     decode_seconds: float = Field(120, gt=0, validation_alias="VUEMANTICS_DECODE_SECONDS")
     decode_memory_mib: int = Field(3072, ge=512, validation_alias="VUEMANTICS_DECODE_MEMORY_MIB")
