@@ -20,7 +20,7 @@ from vuemantics_pipeline.ledger.ingestion import (
     find_user,
     settle_total,
 )
-from vuemantics_pipeline.media.probe import probe
+from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.printable import printable
 from vuemantics_pipeline.settings import Settings
 
@@ -86,19 +86,22 @@ def ingest(
     Raises:
         UsageError: nothing was written: a path is missing or cannot be read, there are no files,
             or more than a batch may hold, or the user is not clear.
-        BackendUnavailable: the disk is full or the database is gone; files accepted until then
-            stay in the batch.
+        BackendUnavailable: the disk is full, the database is gone or no decoder can be started;
+            files accepted until then stay in the batch.
     """
     found = _collect(paths)
     owner = default_user(connection) if user is None else find_user(connection, user)
     _prepare_folder(settings.uploads)
     batch_id = add_batch(connection, owner, offered=len(found.files))
+    decoder = Decoder(
+        seconds=settings.decode_seconds, memory_bytes=settings.decode_memory_mib << 20
+    )
     accepted = 0
     try:
         on_file(0, len(found.files))
         for done, path in enumerate(found.files, start=1):
             try:
-                upload = _take(path, settings, owner)
+                upload = _take(path, settings, owner, decoder)
             except UploadError as error:
                 found.refuse(path, str(error))
             else:
@@ -109,6 +112,7 @@ def ingest(
         so_far = f"Batch {batch_id} has the {accepted} files that were accepted before."
         raise BackendUnavailable(error.code, f"{error.message} {so_far}", error.remedy) from error
     finally:
+        decoder.close()
         settle_total(connection, batch_id)
     return Ingested(batch_id, accepted, tuple(found.refused))
 
@@ -198,16 +202,18 @@ def _check_limits(paths: Sequence[Path], found: _Found) -> None:
         )
 
 
-def _take(path: Path, settings: Settings, owner: UUID) -> NewUpload:
+def _take(path: Path, settings: Settings, owner: UUID, decoder: Decoder) -> NewUpload:
     """Check one file and copy it into UPLOAD_PATH.
 
     Raises:
         UploadError: the file is at fault.
-        BackendUnavailable: UPLOAD_PATH is.
+        BackendUnavailable: UPLOAD_PATH is, or the decoder.
     """
     try:
-        info = probe(path, max_pixels=settings.max_pixels)
+        info = decoder.probe(path, max_pixels=settings.max_pixels)
     except BackendUnavailable as error:
+        if error.code != "storage_unavailable":
+            raise
         # Here it is only this file, in somebody's own folder, that cannot be read.
         raise UploadError(error.code, error.message, "Check its permissions.") from error
     upload_id = uuid4()

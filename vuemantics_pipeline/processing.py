@@ -3,21 +3,22 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import Analyzer
-from vuemantics_pipeline.analysis.audit import audit
+from vuemantics_pipeline.analysis.analyzer import Analyzer, Description
+from vuemantics_pipeline.analysis.audit import PASS_MARK, audit
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError
 from vuemantics_pipeline.ledger import uploads
 from vuemantics_pipeline.ledger.leases import Lease, LeaseLost
-from vuemantics_pipeline.ledger.records import Attempt, Outcome, Stage
+from vuemantics_pipeline.ledger.records import Analysis, Attempt, Outcome, Stage
 from vuemantics_pipeline.ledger.text import storable
 from vuemantics_pipeline.limits import TimeLimitExceeded, time_limit
+from vuemantics_pipeline.media.decode import Decoded
 from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.media.paths import require_folder, resolve_upload, thumbnail_path
 from vuemantics_pipeline.media.probe import MediaInfo
@@ -44,6 +45,35 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class Tools:
+    """What uploads are processed with.
+
+    Attributes:
+        uploads_root: folder that `uploads.file_path` is relative to.
+        max_pixels: larger pictures are refused before they are decoded.
+        stage_seconds: how long one stage may take before it counts as a failure of the file.
+        reuse: take over what was made of a file with the same bytes, and ask no model again.
+    """
+
+    decoder: Decoder
+    analyzer: Analyzer
+    uploads_root: Path
+    max_pixels: int
+    stage_seconds: float = 600
+    reuse: bool = True
+
+    def decode(self, file_path: str) -> Decoded:
+        path = resolve_upload(self.uploads_root, file_path)
+        return self.decoder.decode(path, max_pixels=self.max_pixels, max_side=MAX_SIDE)
+
+    def decode_ahead(self, file_path: str) -> None:
+        """Let the decoder begin with a file; what is wrong with it shows when its turn comes."""
+        with suppress(PipelineError):
+            path = resolve_upload(self.uploads_root, file_path)
+            self.decoder.begin(path, max_pixels=self.max_pixels, max_side=MAX_SIDE)
+
+
+@dataclass(frozen=True)
 class Processed:
     """What became of one upload; `error` is set for FAILED and RETRY, `outcome` for COMPLETED."""
 
@@ -55,14 +85,7 @@ class Processed:
 
 
 def process_upload(
-    lease: Lease,
-    upload_id: UUID,
-    *,
-    decoder: Decoder,
-    analyzer: Analyzer,
-    uploads_root: Path,
-    max_pixels: int,
-    stage_seconds: float = 600,
+    lease: Lease, upload_id: UUID, tools: Tools, *, upcoming: str | None = None
 ) -> Processed:
     """Make one attempt at an upload and record what came of it.
 
@@ -70,23 +93,22 @@ def process_upload(
     that is down, a request to stop) gives the attempt back and is raised.
 
     Args:
-        uploads_root: folder that `uploads.file_path` is relative to.
-        max_pixels: larger pictures are refused before they are decoded.
-        stage_seconds: how long one stage may take before it counts as a failure of the file.
+        upcoming: `file_path` of the upload that is probably next: it is decoded while the model
+            works on this one. Nothing is recorded about it.
 
     Raises:
         BackendUnavailable: a model, the disk or the database is down.
         BatchStopped: the batch was cancelled.
         LeaseLost: another run took over.
     """
-    clock = _StageClock(lease, stage_seconds)
+    clock = _StageClock(lease, tools.stage_seconds)
     try:
-        attempt = uploads.start_attempt(lease, upload_id, analyzer.identity)
+        attempt = uploads.start_attempt(lease, upload_id, tools.analyzer.identity)
         if attempt is None:
             return Processed(Verdict.FINISHED_BEFORE)
         try:
             with _faults_of_the_file():
-                outcome = _analyze(attempt, clock, decoder, analyzer, uploads_root, max_pixels)
+                outcome = _make_outcome(lease, attempt, clock, tools, upcoming)
                 uploads.reach_stage(lease, attempt, Stage.INDEXING, clock.seconds)
                 uploads.complete(lease, attempt, outcome)
         except UploadError as error:
@@ -143,30 +165,62 @@ def _is_well(analyzer: Analyzer) -> bool:
     return True
 
 
-def _analyze(
-    attempt: Attempt,
-    clock: "_StageClock",
-    decoder: Decoder,
-    analyzer: Analyzer,
-    uploads_root: Path,
-    max_pixels: int,
+def _make_outcome(
+    lease: Lease, attempt: Attempt, clock: "_StageClock", tools: Tools, upcoming: str | None
 ) -> Outcome:
     with clock.stage(attempt, Stage.EXTRACTING_FRAMES):
-        require_folder(uploads_root)
-        path = resolve_upload(uploads_root, attempt.file_path)
-        decoded = decoder.decode(path, max_pixels=max_pixels, max_side=MAX_SIDE)
+        require_folder(tools.uploads_root)
+        decoded = tools.decode(attempt.file_path)
         thumbnail = thumbnail_path(attempt.user_id, attempt.upload_id)
-        write_thumbnail(decoded.frames[0], resolve_upload(uploads_root, thumbnail))
-    with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.VISION_ANALYSIS):
-        described = analyzer.describe(decoded.frames, decoded.info)
-        description = storable(described.text).strip()
-    with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
-        audit_score = audit(description)
-    with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.EMBEDDING_GENERATION):
-        embedding = analyzer.embed(description, described.labels)
-    return Outcome(
-        description, audit_score, embedding, thumbnail, decoded.info.video_codec, clock.seconds
+        write_thumbnail(decoded.thumbnail, resolve_upload(tools.uploads_root, thumbnail))
+    if upcoming is not None:
+        tools.decode_ahead(upcoming)
+    analysis = _known_analysis(lease, attempt, decoded.sha256, tools)
+    if analysis is None:
+        analysis = _ask(attempt, clock, decoded, tools.analyzer)
+    return Outcome(analysis, decoded.info, decoded.sha256, thumbnail, clock.seconds)
+
+
+def _known_analysis(lease: Lease, attempt: Attempt, sha256: str, tools: Tools) -> Analysis | None:
+    if not tools.reuse:
+        return None
+    return uploads.find_same_bytes(
+        lease, attempt, sha256, tools.analyzer.identity, pass_mark=PASS_MARK
     )
+
+
+def _ask(attempt: Attempt, clock: "_StageClock", decoded: Decoded, analyzer: Analyzer) -> Analysis:
+    described, audit_score = _describe(attempt, clock, decoded, analyzer)
+    if audit_score < PASS_MARK:
+        with suppress(UploadError):
+            second, second_score = _describe(attempt, clock, decoded, analyzer, again=True)
+            if second_score > audit_score:
+                described, audit_score = second, second_score
+    with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.EMBEDDING_GENERATION):
+        embedding = analyzer.embed(described.text, described.labels)
+    return Analysis(
+        description=described.text,
+        audit_score=audit_score,
+        embedding=embedding,
+        visible_text=described.visible_text,
+        model_digest=described.model_digest,
+        model_options=described.options,
+    )
+
+
+def _describe(
+    attempt: Attempt,
+    clock: "_StageClock",
+    decoded: Decoded,
+    analyzer: Analyzer,
+    *,
+    again: bool = False,
+) -> tuple[Description, int]:
+    with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.VISION_ANALYSIS):
+        described = analyzer.describe(decoded.frames, decoded.info, again=again)
+        described = replace(described, text=storable(described.text).strip())
+    with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
+        return described, audit(described.text)
 
 
 def _give_back(
@@ -201,4 +255,6 @@ class _StageClock:
                 "Try a smaller file, or raise VUEMANTICS_STAGE_SECONDS.",
             ) from error
         finally:
-            self.seconds[stage] = time.perf_counter() - started
+            # A description that was asked for twice took the time of both.
+            taken = time.perf_counter() - started
+            self.seconds[stage] = self.seconds.get(stage, 0) + taken

@@ -23,9 +23,10 @@ from vuemantics_pipeline.ledger.batches import BATCH_CHANNEL, Closed
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.counters import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.leases import Lease
-from vuemantics_pipeline.ledger.records import Outcome
+from vuemantics_pipeline.ledger.records import Analysis, Outcome
 from vuemantics_pipeline.media.decoder import Decoder
-from vuemantics_pipeline.processing import Processed, Verdict, process_upload
+from vuemantics_pipeline.media.probe import MediaInfo
+from vuemantics_pipeline.processing import Processed, Tools, Verdict, process_upload
 
 DIMENSION = 8
 """Of the vectors in the databases that the `connection` fixture prepares."""
@@ -202,10 +203,21 @@ def begin(
     return lease
 
 
-def outcome(dimension: int = DIMENSION) -> Outcome:
+def outcome(
+    dimension: int = DIMENSION,
+    *,
+    description: str = "A lake at dusk.",
+    video_codec: str | None = None,
+) -> Outcome:
     """What a good upload comes to."""
     vector = [1.0] + [0.0] * (dimension - 1)
-    return Outcome("A lake at dusk.", 80, vector, "u/i/thumb_256.jpg", None, {"indexing": 0.5})
+    return Outcome(
+        Analysis(description, 80, vector),
+        MediaInfo("image", "JPEG", "image/jpeg", "jpg", 640, 480, video_codec=video_codec),
+        "0" * 64,
+        "u/i/thumb_256.jpg",
+        {"indexing": 0.5},
+    )
 
 
 @cache
@@ -220,14 +232,9 @@ def process(
     lease: Lease, upload_id: UUID, uploads_root: Path, analyzer: Analyzer | None = None
 ) -> Processed:
     """One attempt at an upload, by an analyzer that looks at nothing unless another is given."""
-    return process_upload(
-        lease,
-        upload_id,
-        decoder=decoder(),
-        analyzer=analyzer or ConstantAnalyzer(DIMENSION),
-        uploads_root=uploads_root,
-        max_pixels=MAX_PIXELS,
-    )
+    analyzer = analyzer or ConstantAnalyzer(DIMENSION)
+    tools = Tools(decoder(), analyzer, uploads_root, MAX_PIXELS, reuse=False)
+    return process_upload(lease, upload_id, tools)
 
 
 def run_batch(

@@ -19,6 +19,7 @@ from vuemantics_pipeline.cli import (
     doctor,
     ingest,
     migrate,
+    reanalyze,
     retry,
     search,
     status,
@@ -61,6 +62,7 @@ app.command("status")(status.command)
 app.command("search")(search.command)
 app.command("cancel")(cancel.command)
 app.command("retry")(retry.command)
+app.command("reanalyze")(reanalyze.command)
 app.command("audit")(audit.command)
 app.command("migrate")(migrate.command)
 app.command("doctor")(doctor.command)

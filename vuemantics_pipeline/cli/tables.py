@@ -79,9 +79,14 @@ def print_uploads(uploads: Sequence[UploadRow]) -> None:
 
 def print_hits(hits: Sequence[SearchHit]) -> None:
     """One line for each upload that was found, the best first."""
-    grid = table(["Score", "File", "Description"])
+    grid = table(["Score", "File", "Description", "Thumbnail"])
     for hit in hits:
-        grid.add_row(cell(f"{hit.score:.3f}"), cell(hit.filename), cell(hit.description))
+        grid.add_row(
+            cell(f"{hit.score:.3f}"),
+            cell(hit.filename),
+            cell(hit.description),
+            cell(hit.thumbnail_path, "dim"),
+        )
     answers().print(grid)
 
 

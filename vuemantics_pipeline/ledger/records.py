@@ -1,9 +1,16 @@
 """The rows of the ledger as immutable records, and the words their columns use."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from vuemantics_pipeline.media.probe import MediaInfo
 
 
 class BatchStatus(StrEnum):
@@ -18,6 +25,13 @@ class BatchStatus(StrEnum):
     @property
     def is_terminal(self) -> bool:
         return self in (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.CANCELLED)
+
+
+class FileType(StrEnum):
+    """`uploads.file_type`, in the application's words."""
+
+    IMAGE = "image"
+    VIDEO = "video"
 
 
 class UploadStatus(StrEnum):
@@ -92,10 +106,15 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class UploadKey:
-    """An upload to be processed."""
+    """An upload to be processed.
+
+    Attributes:
+        file_path: as stored, relative to UPLOAD_PATH and not yet trusted.
+    """
 
     upload_id: UUID
     filename: str
+    file_path: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,7 @@ class Attempt:
         number: 1 or 2, counting only attempts that were used up.
         releases: how often a model gave up on this upload before, without using up an attempt.
         file_path: as stored, relative to UPLOAD_PATH and not yet trusted.
+        embedding_model: that the attempt embeds with.
     """
 
     attempt_id: int
@@ -115,6 +135,29 @@ class Attempt:
     releases: int
     filename: str
     file_path: str
+    embedding_model: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a model made of an upload, or of another upload with the same bytes.
+
+    Attributes:
+        audit_score: 0-100.
+        embedding: unit vector in the dimension of the database's column.
+        visible_text: writing that was read in the picture.
+        model_digest: of the vision model's weights, None where there is none.
+        model_options: what the model was run with, as JSON takes it.
+        reused_from: the upload it was taken over from, None if a model was asked.
+    """
+
+    description: str
+    audit_score: int
+    embedding: list[float]
+    visible_text: str = ""
+    model_digest: str | None = None
+    model_options: Mapping[str, str | int | float] = field(default_factory=dict)
+    reused_from: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -122,16 +165,14 @@ class Outcome:
     """What processing made of an upload.
 
     Attributes:
-        audit_score: 0-100.
-        embedding: unit vector in the dimension of the database's column.
+        info: what the file says about itself.
+        sha256: of the file's bytes, in hexadecimal digits.
         thumbnail_path: relative to UPLOAD_PATH.
-        video_codec: None for images.
         stage_seconds: wall-clock seconds by stage.
     """
 
-    description: str
-    audit_score: int
-    embedding: list[float]
+    analysis: Analysis
+    info: MediaInfo
+    sha256: str
     thumbnail_path: str
-    video_codec: str | None
     stage_seconds: dict[str, float]

@@ -43,11 +43,16 @@ def retry(connection: Connection, batch_id: UUID, scope: Scope) -> int:
         count = count_scope(connection, batch_id, scope)
         if count:
             reset_uploads(connection, batch_id, scope)
-            connection.execute(_SQL["back_to_start"], {"batch_id": batch_id})
-            connection.execute(_SQL["fresh_try"], {"batch_id": batch_id})
-            recount(connection, batch_id)
-            announce(connection, batch_id)
+            give_to_sensor(connection, batch_id)
     return count
+
+
+def give_to_sensor(connection: Connection, batch_id: UUID) -> None:
+    """Make a batch `pending`, with a run key that was never used."""
+    connection.execute(_SQL["back_to_start"], {"batch_id": batch_id})
+    connection.execute(_SQL["fresh_try"], {"batch_id": batch_id})
+    recount(connection, batch_id)
+    announce(connection, batch_id)
 
 
 def reset_uploads(connection: Connection, batch_id: UUID, scope: Scope) -> None:

@@ -1,5 +1,6 @@
 """What happens to one upload: attempts, stages and the outcome, each one transaction."""
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from uuid import UUID
@@ -11,10 +12,10 @@ from vuemantics_pipeline.errors import PipelineError, UploadError
 from vuemantics_pipeline.ledger.counters import announce, mark_fruitful, recount
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
-from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Outcome, Stage
+from vuemantics_pipeline.ledger.records import Analysis, Attempt, BatchStatus, Outcome, Stage
 from vuemantics_pipeline.ledger.text import storable
 from vuemantics_pipeline.ledger.transactions import transaction
-from vuemantics_pipeline.ledger.vectors import literal
+from vuemantics_pipeline.ledger.vectors import hold_space, literal
 
 MAX_ATTEMPTS = 2
 """An upload that fails twice is failed for good."""
@@ -60,7 +61,16 @@ def start_attempt(lease: Lease, upload_id: UUID, identity: AnalyzerIdentity) -> 
         ).fetchone()
         assert started is not None
         announce(lease.connection, lease.batch_id, upload_id)
-    return Attempt(started[0], upload_id, user_id, used + 1, releases, filename, file_path)
+    return Attempt(
+        attempt_id=started[0],
+        upload_id=upload_id,
+        user_id=user_id,
+        number=used + 1,
+        releases=releases,
+        filename=filename,
+        file_path=file_path,
+        embedding_model=identity.embedding_model,
+    )
 
 
 def reach_stage(
@@ -104,22 +114,67 @@ def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
             attempt.upload_id,
             "completed",
             outcome.stage_seconds,
+            analysis=outcome.analysis,
             attempt_id=attempt.attempt_id,
         ):
             return
+        hold_space(lease.connection, attempt.embedding_model)
         lease.connection.execute(
             _SQL["complete"],
             {
                 "upload_id": attempt.upload_id,
-                "description": storable(outcome.description),
-                "audit_score": outcome.audit_score,
-                "embedding": literal(outcome.embedding),
+                "description": storable(outcome.analysis.description),
+                "audit_score": outcome.analysis.audit_score,
+                "embedding": literal(outcome.analysis.embedding),
                 "thumbnail_path": outcome.thumbnail_path,
-                "video_codec": outcome.video_codec,
+                "video_codec": outcome.info.video_codec,
+            },
+        )
+        lease.connection.execute(
+            _SQL["record_facts"],
+            vars(outcome.info)
+            | {
+                "upload_id": attempt.upload_id,
+                "user_id": attempt.user_id,
+                "sha256": outcome.sha256,
+                "visible_text": storable(outcome.analysis.visible_text),
             },
         )
         mark_fruitful(lease.connection, lease.batch_id)
         _settle(lease, attempt.upload_id)
+
+
+def find_same_bytes(
+    lease: Lease, attempt: Attempt, sha256: str, identity: AnalyzerIdentity, *, pass_mark: int
+) -> Analysis | None:
+    """Return what this analyzer made of another upload of the same user with the same bytes.
+
+    Args:
+        sha256: of the file's bytes, in hexadecimal digits.
+        pass_mark: a description with a lower score is not worth a second use.
+    """
+    row = lease.connection.execute(
+        _SQL["same_bytes"],
+        vars(identity)
+        | {
+            "user_id": attempt.user_id,
+            "upload_id": attempt.upload_id,
+            "sha256": sha256,
+            "pass_mark": pass_mark,
+        },
+    ).fetchone()
+    if row is None:
+        return None
+    upload_id, description, audit_score, vector, visible_text, model_digest, model_options = row
+    return Analysis(
+        description=description,
+        audit_score=audit_score,
+        embedding=json.loads(vector),
+        visible_text=visible_text,
+        model_digest=model_digest,
+        model_options=model_options or {},
+        reused_from=upload_id,
+    )
 
 
 def fail(
@@ -196,6 +251,7 @@ def _end_attempt(
     stage_seconds: dict[str, float],
     error: PipelineError | None = None,
     *,
+    analysis: Analysis | None = None,
     attempt_id: int | None = None,
 ) -> bool:
     """Close this run's open attempt at an upload; False if there is none.
@@ -214,6 +270,9 @@ def _end_attempt(
             "error_code": error.code if error else None,
             "error_message": storable(error.message) if error else None,
             "remedy": storable(error.remedy) if error else None,
+            "model_digest": analysis.model_digest if analysis else None,
+            "model_options": Jsonb(dict(analysis.model_options)) if analysis else None,
+            "reused_from": analysis.reused_from if analysis else None,
         },
     )
     return closed.rowcount == 1

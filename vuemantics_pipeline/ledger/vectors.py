@@ -20,22 +20,35 @@ def check_space(
     Raises:
         UsageError: code 'wrong_dimension' or 'wrong_embedding_model'.
     """
+    check_dimension(connection, identity)
+    present = present_model(connection, application_model)
+    if present is not None and present != (identity.embedding_model, identity.dimension):
+        raise _wrong_model(present[0], identity.embedding_model)
+
+
+def check_dimension(connection: Connection, identity: AnalyzerIdentity) -> None:
+    """Refuse an analyzer whose vectors the column cannot hold.
+
+    Raises:
+        UsageError: code 'wrong_dimension'.
+    """
     dimension = column_dimension(connection)
     if dimension is not None and dimension != identity.dimension:
         raise UsageError(
             "wrong_dimension",
             f"The analyzer {identity.analyzer} makes vectors of {identity.dimension} dimensions "
             f"({identity.embedding_model}), but uploads.embedding_local holds {dimension}.",
-            _REMEDY,
+            f"{_REMEDY}.",
         )
-    present = _present_model(connection, application_model)
-    if present is not None and present != (identity.embedding_model, identity.dimension):
-        raise UsageError(
-            "wrong_embedding_model",
-            f"The vectors in the database were made by {present[0]}; those of "
-            f"{identity.embedding_model} cannot be compared with them.",
-            _REMEDY,
-        )
+
+
+def present_model(connection: Connection, application_model: str) -> tuple[str, int] | None:
+    """Return the model whose vectors the database holds and their dimension; None without any."""
+    row = connection.execute(_SQL["space"]).fetchone()
+    if row is not None:
+        return row[0], row[1]
+    row = connection.execute(_SQL["dimension_present"]).fetchone()
+    return None if row is None else (application_model, row[0])
 
 
 def claim_space(
@@ -54,6 +67,17 @@ def claim_space(
     check_space(connection, identity, application_model=application_model)
 
 
+def hold_space(connection: Connection, embedding_model: str) -> None:
+    """Make sure, until the transaction ends, that the vectors in the database are this model's.
+
+    Raises:
+        UsageError: code 'wrong_embedding_model', they were given to another since the run began.
+    """
+    row = connection.execute(_SQL["hold_space"]).fetchone()
+    if row is not None and row[0] != embedding_model:
+        raise _wrong_model(row[0], embedding_model)
+
+
 def literal(values: list[float]) -> str:
     """Return a vector as pgvector's text input takes it."""
     return "[" + ",".join(map(repr, values)) + "]"
@@ -61,13 +85,14 @@ def literal(values: list[float]) -> str:
 
 _REMEDY = (
     "Set VUEMANTICS_ANALYZER (and LOCAL_EMBEDDING_MODEL) to what made them, "
-    "or use a database of its own for this analyzer."
+    "or use a database of its own for this analyzer"
 )
 
 
-def _present_model(connection: Connection, application_model: str) -> tuple[str, int] | None:
-    row = connection.execute(_SQL["space"]).fetchone()
-    if row is not None:
-        return row[0], row[1]
-    row = connection.execute(_SQL["dimension_present"]).fetchone()
-    return None if row is None else (application_model, row[0])
+def _wrong_model(present: str, wanted: str) -> UsageError:
+    return UsageError(
+        "wrong_embedding_model",
+        f"The vectors in the database were made by {present}; those of {wanted} cannot be "
+        "compared with them.",
+        f"{_REMEDY}, or let `vuemantics reanalyze` make all of them anew.",
+    )

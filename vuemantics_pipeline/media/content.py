@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import av
 import pillow_heif
@@ -28,7 +29,8 @@ from PIL import (  # noqa: F401
 
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError
 
-pillow_heif.register_heif_opener()
+# Depth maps and other pictures that come along are nothing to look at.
+pillow_heif.register_heif_opener(depth_images=False, aux_images=False)
 
 EXPORT_PHOTO = "Convert it to JPEG, or export it again, and upload that."
 EXPORT_VIDEO = "Convert it to MP4, or export it again, and upload that."
@@ -175,7 +177,7 @@ def _call_by_name(head: bytes) -> str:
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[IO[bytes]]:
+def open_file(path: Path) -> Iterator[BufferedReader]:
     """Open a stored upload for reading.
 
     Raises:

@@ -3,9 +3,15 @@
     python -m vuemantics_pipeline.media.decoder_child PARENT_PID MEMORY_BYTES
 
 Every message, both ways, is a length (`LENGTH`) and as many bytes of JSON. After its limits are
-set the child sends `READY`. A request names a file; the answer is either
+set the child sends `READY`. A request names a file:
 
-    {"info": {...}, "frames": [[width, height], ...]}, followed by the RGB bytes of each frame, or
+    {"path": <bytes in hexadecimal>, "max_pixels": ..., "max_side": <null: only probe it>}
+
+The answer is one of
+
+    {"info": {...}, "sha256": ..., "thumbnail": [width, height], "frames": [[width, height], ...]},
+        followed by the RGB bytes of the thumbnail and of each frame,
+    {"info": {...}}, of a file that was only probed,
     {"is_backend": false, "code": ..., "message": ..., "remedy": ...}.
 
 The end of standard input ends the child.
@@ -24,8 +30,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError
-from vuemantics_pipeline.media.decode import load_frames
-from vuemantics_pipeline.media.probe import probe
+from vuemantics_pipeline.media.decode import Decoded, decode
+from vuemantics_pipeline.media.probe import MediaInfo, probe
 from vuemantics_pipeline.printable import printable
 
 LENGTH = struct.Struct(">I")
@@ -93,26 +99,34 @@ def _set_limits(memory_bytes: int) -> None:
         resource.setrlimit(limit, (value, value))
 
 
-def _answer(request: dict[str, str | int], memory_bytes: int) -> list[bytes]:
+def _answer(request: dict[str, str | int | None], memory_bytes: int) -> list[bytes]:
     """Return the JSON of the answer, and behind it the pixels, if there are any."""
     try:
-        return _decode(
-            Path(os.fsdecode(bytes.fromhex(str(request["path"])))),
-            int(request["max_pixels"]),
-            int(request["max_side"]),
-        )
+        path = Path(os.fsdecode(bytes.fromhex(str(request["path"]))))
+        max_pixels, max_side = int(request["max_pixels"] or 0), request["max_side"]
+        if max_side is None:
+            return [json.dumps({"info": _fields(probe(path, max_pixels=max_pixels))}).encode()]
+        return _parts(decode(path, max_pixels=max_pixels, max_side=int(max_side)))
     except Exception as error:
         return [_refusal(_too_much_memory(memory_bytes) if _ran_out(error) else error)]
 
 
-def _decode(path: Path, max_pixels: int, max_side: int) -> list[bytes]:
-    info = probe(path, max_pixels=max_pixels)
-    frames = load_frames(path, info, max_side=max_side)
+def _parts(decoded: Decoded) -> list[bytes]:
+    header = {
+        "info": _fields(decoded.info),
+        "sha256": decoded.sha256,
+        "thumbnail": decoded.thumbnail.size,
+        "frames": [frame.size for frame in decoded.frames],
+    }
+    pictures = (decoded.thumbnail, *decoded.frames)
+    return [json.dumps(header).encode(), *(picture.tobytes() for picture in pictures)]
+
+
+def _fields(info: MediaInfo) -> dict[str, object]:
     fields = dataclasses.asdict(info)
     if info.taken_at is not None:
         fields["taken_at"] = info.taken_at.isoformat()
-    header = {"info": fields, "frames": [frame.size for frame in frames]}
-    return [json.dumps(header).encode(), *(frame.tobytes() for frame in frames)]
+    return fields
 
 
 def _ran_out(error: BaseException | None) -> bool:

@@ -1,21 +1,14 @@
 """What a file is, read from its content: never from its name or a MIME header."""
 
-import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-import av
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from PIL import ExifTags, Image
 
-from vuemantics_pipeline.errors import UploadError
 from vuemantics_pipeline.media.content import (
-    EXPORT_VIDEO,
     MPEG_ELEMENTARY,
     TIFF,
     Format,
@@ -26,11 +19,21 @@ from vuemantics_pipeline.media.content import (
     sniff,
     unsupported,
 )
+from vuemantics_pipeline.media.videos import (
+    claimed_frame_rate,
+    claimed_seconds,
+    first_frame,
+    picture_stream,
+    rotation,
+    shown_size,
+)
 
 # TIFF 6.0 NewSubfileType, and Adobe's DNGVersion: raw files are TIFFs that begin with a preview.
 _NEW_SUBFILE_TYPE, _REDUCED_RESOLUTION = 254, 1
 _DNG_VERSION = 50706
 _CAMERA_LENGTH = 80
+# Where QuickTime, MP4 and Android keep ISO 6709 coordinates.
+_VIDEO_POSITION = ("com.apple.quicktime.location.ISO6709", "location", "location-eng")
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,15 @@ class MediaInfo:
         format: e.g. 'JPEG', 'HEIF', 'MP4'.
         mime_type: of the content, e.g. 'image/jpeg'.
         extension: the extension files of this format get, without a dot, e.g. 'jpg'.
-        width, height: pixels as a person sees them, orientation applied.
+        width, height: pixels as a person sees them: turned upright, pixels made square.
         taken_at: EXIF (or QuickTime) date and time, naive local time of the camera.
         camera: maker and model, e.g. 'Canon EOS 5D'.
-        duration_seconds, video_codec: videos only; codec as 'h264', 'hevc', 'vp9', 'av1', ...
+        duration_seconds: videos only, as their header says.
+        video_codec: videos only; 'h264', 'hevc', 'vp9', 'av1', or another canonical name of FFmpeg.
+        has_gps: whether the file says where it was taken; the place itself is not read.
+        frame_rate: videos only, frames per second on average, as their header says.
+        rotation: videos only, degrees that a player turns the stored picture clockwise: 0, 90, 180
+            or 270.
     """
 
     file_type: Literal["image", "video"]
@@ -58,6 +66,9 @@ class MediaInfo:
     camera: str | None = None
     duration_seconds: float | None = None
     video_codec: str | None = None
+    has_gps: bool = False
+    frame_rate: float | None = None
+    rotation: int | None = None
 
 
 def probe(path: Path, *, max_pixels: int) -> MediaInfo:
@@ -70,18 +81,19 @@ def probe(path: Path, *, max_pixels: int) -> MediaInfo:
     """
     format_ = sniff(path)
     if format_.file_type == "image":
-        return _probe_image(path, format_, max_pixels)
+        with open_image(path, format_, max_pixels=max_pixels) as image:
+            return image_info(image, format_)
     return _probe_video(path, format_, max_pixels)
 
 
-def _probe_image(path: Path, format_: Format, max_pixels: int) -> MediaInfo:
-    with open_image(path, format_, max_pixels=max_pixels) as image:
-        if format_ is TIFF and _is_raw(image):
-            raise unsupported("a camera raw file")
-        width, height = image.size
-        if orientation(image) >= 5:
-            width, height = height, width
-        taken_at, camera = _exif(image)
+def image_info(image: Image.Image, format_: Format) -> MediaInfo:
+    """What `probe` says of an image that is open already."""
+    if format_ is TIFF and _is_raw(image):
+        raise unsupported("a camera raw file")
+    width, height = image.size
+    if orientation(image) >= 5:
+        width, height = height, width
+    taken_at, camera, has_gps = _exif(image)
     return MediaInfo(
         file_type="image",
         format=format_.name,
@@ -91,6 +103,7 @@ def _probe_image(path: Path, format_: Format, max_pixels: int) -> MediaInfo:
         height=height,
         taken_at=taken_at,
         camera=camera,
+        has_gps=has_gps,
     )
 
 
@@ -99,16 +112,19 @@ def _is_raw(image: Image.Image) -> bool:
     return _DNG_VERSION in tags or tags.get(_NEW_SUBFILE_TYPE) == _REDUCED_RESOLUTION
 
 
-def _exif(image: Image.Image) -> tuple[datetime | None, str | None]:
+def _exif(image: Image.Image) -> tuple[datetime | None, str | None, bool]:
+    """When it was taken, with which camera, and whether it says where."""
     try:
         exif = image.getexif()
         details = exif.get_ifd(ExifTags.IFD.Exif)
+        position = exif.get_ifd(ExifTags.IFD.GPSInfo)
     except Exception:  # A damaged EXIF block is no reason to refuse a sound photo.
-        return None, None
+        return None, None, False
     taken_at = _date(details.get(ExifTags.Base.DateTimeOriginal)) or _date(
         details.get(ExifTags.Base.DateTimeDigitized)
     )
-    return taken_at, _camera(exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model))
+    camera = _camera(exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model))
+    return taken_at, camera, ExifTags.GPS.GPSLatitude in position
 
 
 def _date(value: object) -> datetime | None:
@@ -140,10 +156,12 @@ def _probe_video(path: Path, format_: Format, max_pixels: int) -> MediaInfo:
         codec = stream.codec_context
         if codec.width and codec.height:
             check_pixels(codec.width, codec.height, max_pixels)
-        frame = _first_frame(container, stream)
+        frame = first_frame(container, stream)
         check_pixels(frame.width, frame.height, max_pixels)
-        width, height = frame.width, frame.height
-        if frame.rotation % 180:
+        width, height = shown_size(frame, stream)
+        check_pixels(width, height, max_pixels)
+        turned = rotation(frame)
+        if turned % 180:
             width, height = height, width
         metadata = container.metadata
         return MediaInfo(
@@ -158,41 +176,17 @@ def _probe_video(path: Path, format_: Format, max_pixels: int) -> MediaInfo:
                 metadata.get("com.apple.quicktime.make"),
                 metadata.get("com.apple.quicktime.model"),
             ),
+            has_gps=any(key in metadata for key in _VIDEO_POSITION),
             # An elementary stream does not say; FFmpeg would guess from its bit rate.
-            duration_seconds=(None if format_ is MPEG_ELEMENTARY else _duration(container, stream)),
+            duration_seconds=(
+                None if format_ is MPEG_ELEMENTARY else claimed_seconds(container, stream)
+            ),
+            frame_rate=claimed_frame_rate(stream),
+            rotation=turned,
             video_codec=codec.codec.canonical_name,
         )
-
-
-def picture_stream(container: InputContainer) -> VideoStream:
-    """The stream with the moving picture; cover art of a sound file does not count.
-
-    Raises:
-        UploadError: 'unsupported_type', the file holds sound only.
-    """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    raise unsupported("a recording without a picture")
-
-
-def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
-    frame = next(container.decode(stream), None)
-    if frame is None:
-        raise UploadError("unreadable_media", "The video holds no picture.", EXPORT_VIDEO)
-    return frame
 
 
 def _quicktime_date(value: str | None) -> datetime | None:
     """Local time out of QuickTime's 'creationdate', e.g. '2023-07-14T20:11:05+0200'."""
     return _date(value.replace("-", ":", 2)) if value else None
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds of picture, or of the whole file; None where the file does not say."""
-    candidates: list[float] = []
-    if stream.duration is not None and stream.time_base is not None:
-        candidates.append(float(stream.duration * stream.time_base))
-    if container.duration is not None:
-        candidates.append(container.duration / av.time_base)
-    return next((s for s in candidates if s > 0 and math.isfinite(s)), None)

@@ -1,34 +1,49 @@
-"""A frame -> the small JPEG that lists and search results show."""
+"""Frames -> the small JPEG that lists and search results show."""
 
 import errno
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageStat
 
 from vuemantics_pipeline.errors import UploadError
 from vuemantics_pipeline.media.content import storage_unavailable
+from vuemantics_pipeline.media.images import shrink
 
 MAX_SIDE = 256
 _QUALITY = 85
+# Standard deviation of luma, 0-255: below it a frame is black, blank or a fade.
+_ENOUGH_SPREAD = 12.0
 
 
-def write_thumbnail(frame: Image.Image, path: Path) -> None:
-    """Write `frame` to `path` as a JPEG of at most 256 px a side, all of it or nothing.
+def choose_thumbnail(frames: Sequence[Image.Image]) -> Image.Image:
+    """Shrink the first frame that shows something, or the one that shows most, to 256 px."""
+    best, most = None, -1.0
+    for frame in frames:
+        small = shrink(frame, MAX_SIDE)
+        spread = ImageStat.Stat(small.convert("L")).stddev[0]
+        if spread > most:
+            best, most = small, spread
+        if spread >= _ENOUGH_SPREAD:
+            break
+    assert best is not None
+    return best
 
-    Args:
-        frame: upright sRGB image, as `load_frames` returns it. Nothing but its pixels is written:
-            no EXIF, no position, no comment.
+
+def write_thumbnail(thumbnail: Image.Image, path: Path) -> None:
+    """Write an RGB image to `path` as a JPEG, all of it or nothing.
+
+    Nothing but its pixels is written: no EXIF, no position, no comment.
 
     Raises:
         UploadError: 'file_missing', the upload's folder is gone.
         BackendUnavailable: 'storage_unavailable', the disk is full or the folder read-only.
     """
-    small = frame.convert("RGB")
-    small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    small.info = {}
+    bare = thumbnail.copy()
+    bare.info = {}
     encoded = io.BytesIO()
-    small.save(encoded, "JPEG", quality=_QUALITY, optimize=True)
+    bare.save(encoded, "JPEG", quality=_QUALITY, optimize=True)
 
     # Always the same name: what a killed worker leaves behind is overwritten by the next attempt.
     unfinished = path.with_name(f".{path.name}.part")

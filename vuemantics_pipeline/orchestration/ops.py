@@ -18,7 +18,7 @@ from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.orchestration.resources import RunLedger
 from vuemantics_pipeline.orchestration.stopping import StopRun, give_back, stopping
 from vuemantics_pipeline.orchestration.tags import PARTITION
-from vuemantics_pipeline.processing import Processed, Verdict
+from vuemantics_pipeline.processing import Processed, Tools, Verdict
 from vuemantics_pipeline.processing import process_upload as process
 
 _ID_DIGITS = 12
@@ -74,15 +74,15 @@ def process_upload(
         lease, _ = ledger.open(analyzer)
         key = context.get_mapping_key() or ""
         upload_id = uploads.find_upload(lease, key[-_ID_DIGITS:])
-        processed = process(
-            lease,
-            upload_id,
+        tools = Tools(
             decoder=decoder,
             analyzer=analyzer,
             uploads_root=ledger.settings.uploads,
             max_pixels=ledger.settings.max_pixels,
             stage_seconds=ledger.settings.stage_seconds,
+            reuse=ledger.settings.reuse,
         )
+        processed = process(lease, upload_id, tools, upcoming=ledger.file_after(upload_id))
     if processed.verdict is Verdict.RETRY:
         raise dg.Failure(f"{_name(processed)}: {processed.error}", allow_retries=True)
     if processed.verdict is Verdict.FAILED:
@@ -146,9 +146,11 @@ def _metadata(processed: Processed) -> dict[str, dg.MetadataValue | str | int | 
         metadata |= {"reason": processed.error.message, "remedy": processed.error.remedy}
     if processed.outcome:
         metadata |= {
-            "description": processed.outcome.description,
-            "audit_score": processed.outcome.audit_score,
+            "description": processed.outcome.analysis.description,
+            "audit_score": processed.outcome.analysis.audit_score,
         }
+        if processed.outcome.analysis.reused_from:
+            metadata["reused_from"] = str(processed.outcome.analysis.reused_from)
     return metadata | {
         f"{stage}_seconds": round(seconds, 3) for stage, seconds in processed.stage_seconds.items()
     }

@@ -1,7 +1,9 @@
 """Resources: the ledger, the decoder and the analyzer of a run, made once per run worker."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from uuid import UUID
 
 import dagster as dg
 
@@ -54,6 +56,7 @@ class RunLedger:
         self.run = run
         self.settings = settings
         self._opened: tuple[Lease, Sequence[UploadKey]] | None = None
+        self._file_after: Mapping[UUID, str] = {}
 
     def open(
         self, analyzer: Analyzer, scope: Scope = Scope.UNFINISHED
@@ -83,7 +86,14 @@ class RunLedger:
                 root_run_id=self.run.root_run_id,
             )
             self._opened = lease, unfinished
+            self._file_after = {
+                upload.upload_id: following.file_path for upload, following in pairwise(unfinished)
+            }
         return self._opened
+
+    def file_after(self, upload_id: UUID) -> str | None:
+        """Return the file of the upload that the executor takes up after another, if any."""
+        return self._file_after.get(upload_id)
 
     def give_back(self, reason: PipelineError) -> None:
         """Return the batch to the sensor, to be tried again after its back-off.

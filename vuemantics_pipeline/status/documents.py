@@ -48,14 +48,17 @@ def upload_document(upload: UploadRow) -> Document:
 
 
 def search_document(hits: Sequence[SearchHit]) -> list[Document]:
-    """A list of {upload_id, batch_id, filename, file_path, score, description}, best first."""
+    """A list of hits, the best first: a document with the fields of `SearchHit` each."""
     return [
         {
             "upload_id": str(hit.upload_id),
             "batch_id": None if hit.batch_id is None else str(hit.batch_id),
             "filename": hit.filename,
             "file_path": hit.file_path,
+            "file_type": hit.file_type,
+            "thumbnail_path": hit.thumbnail_path,
             "score": hit.score,
+            "matched": list(hit.matched),
             "description": hit.description,
         }
         for hit in hits

@@ -94,6 +94,8 @@ def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "VUEMANTICS_ANALYZER": "none",
         "LOCAL_EMBEDDING_DIMENSIONS": str(DIMENSION),
         "VUEMANTICS_LISTEN_SECONDS": "0",
+        # Most tests use one photo for all uploads, and count the calls of the model.
+        "VUEMANTICS_REUSE": "false",
     }.items():
         monkeypatch.setenv(name, value)
     with connect(database_url) as connection, dg.DagsterInstance.ephemeral() as instance:

@@ -47,7 +47,7 @@ def test_a_step_name_holds_the_file_name_and_the_id() -> None:
     upload_id = UUID("0123456789abcdef0123456789abcdef")
 
     def name(filename: str) -> str:
-        return mapping_key(UploadKey(upload_id, filename))
+        return mapping_key(UploadKey(upload_id, filename, "a/b/original.jpg"))
 
     assert name("Beach at dusk.jpg") == "Beach_at_dusk_jpg_0123456789ab"
     assert name("../../etc/passwd") == "etc_passwd_0123456789ab"

@@ -15,7 +15,7 @@ from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.leases import acquire, release
 from vuemantics_pipeline.ledger.migrate import migrate
 from vuemantics_pipeline.ledger.vectors import claim_space
-from vuemantics_pipeline.processing import process_upload
+from vuemantics_pipeline.processing import Tools, process_upload
 from vuemantics_pipeline.settings import AnalyzerName, Settings, load_settings
 from vuemantics_pipeline_tests.support import decoder
 
@@ -64,16 +64,10 @@ def run_batch(connection: Connection, settings: Settings) -> RunBatch:
         analyzer = analyzer or ConstantAnalyzer(DIMENSION)
         claim_space(connection, analyzer.identity, application_model="bge-m3")
         lease = acquire(connection, batch_id, "run-1")
+        tools = Tools(decoder(), analyzer, settings.uploads, settings.max_pixels)
         for _ in range(2):
             for upload in open_batch(lease, reopen=False):
-                process_upload(
-                    lease,
-                    upload.upload_id,
-                    decoder=decoder(),
-                    analyzer=analyzer,
-                    uploads_root=settings.uploads,
-                    max_pixels=settings.max_pixels,
-                )
+                process_upload(lease, upload.upload_id, tools)
         close_batch(lease)
         release(lease)
 

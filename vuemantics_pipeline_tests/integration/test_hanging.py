@@ -15,7 +15,7 @@ from vuemantics_pipeline.ledger.audit import audit
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.leases import Lease
 from vuemantics_pipeline.media.decoder import Decoder
-from vuemantics_pipeline.processing import Processed, Verdict, process_upload
+from vuemantics_pipeline.processing import Processed, Tools, Verdict, process_upload
 from vuemantics_pipeline_tests import support
 from vuemantics_pipeline_tests.support import DIMENSION, NewBatch
 from vuemantics_pipeline_tests.unit import decoder_standin
@@ -75,15 +75,15 @@ def attempt(
     analyzer: Analyzer | None = None,
     stage_seconds: float = STAGE_SECONDS,
 ) -> Processed:
-    return process_upload(
-        lease,
-        batch.first,
-        decoder=decoder,
-        analyzer=analyzer or ConstantAnalyzer(DIMENSION),
-        uploads_root=uploads_root,
-        max_pixels=support.MAX_PIXELS,
-        stage_seconds=stage_seconds,
+    tools = Tools(
+        decoder,
+        analyzer or ConstantAnalyzer(DIMENSION),
+        uploads_root,
+        support.MAX_PIXELS,
+        stage_seconds,
+        reuse=False,
     )
+    return process_upload(lease, batch.first, tools)
 
 
 def assert_failed_alone(

@@ -3,10 +3,13 @@
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 import pytest
 
 from vuemantics_pipeline import ingest as ingestion
@@ -15,7 +18,9 @@ from vuemantics_pipeline.ingest import Ingested, ingest
 from vuemantics_pipeline.ledger.batches import ready_batches
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.ingestion import DEMO_USER
+from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.settings import Settings
+from vuemantics_pipeline_tests.unit import decoder_standin
 
 MakePhoto = Callable[..., Path]
 
@@ -189,6 +194,74 @@ def test_a_file_that_may_not_be_read_costs_only_itself(
 
     assert ingested.accepted == 1
     assert "Permission denied" in reasons(ingested)["locked.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("conduct", "reason"), [("segfault", "SIGSEGV"), ("hang", "took longer than 0.3 s")]
+)
+def test_a_file_that_breaks_the_decoder_costs_only_itself(
+    connection: Connection,
+    settings: Settings,
+    tmp_path: Path,
+    make_photo: MakePhoto,
+    monkeypatch: pytest.MonkeyPatch,
+    conduct: str,
+    reason: str,
+) -> None:
+    make_photo(tmp_path / "in" / "a.jpg")
+    make_photo(tmp_path / "in" / "b.jpg")
+    _replace_decoder(monkeypatch, sys.executable, "-P", decoder_standin.__file__, conduct)
+
+    ingested = ingest(
+        connection, settings.model_copy(update={"decode_seconds": 0.3}), [tmp_path / "in"]
+    )
+
+    assert ingested.accepted == 0
+    found = reasons(ingested)
+    assert found.keys() == {"a.jpg", "b.jpg"}
+    assert all(reason in text for text in found.values())
+    assert rows(connection, "SELECT total_uploads FROM upload_batches") == [(0,)]
+    assert [*settings.uploads.iterdir()] == []
+
+
+def test_no_file_is_refused_for_a_decoder_that_does_not_start(
+    connection: Connection,
+    settings: Settings,
+    tmp_path: Path,
+    make_photo: MakePhoto,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _replace_decoder(monkeypatch, "/nowhere/python")
+
+    with pytest.raises(BackendUnavailable) as caught:
+        ingest(connection, settings, [make_photo(tmp_path / "photo.jpg")])
+
+    assert caught.value.code == "decoder_unavailable"
+    assert "the 0 files that were accepted" in caught.value.message
+
+
+def _replace_decoder(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
+    monkeypatch.setattr(ingestion, "Decoder", partial(Decoder, command=command))
+
+
+def test_the_decoder_has_the_settings_limits_and_ends_with_the_ingest(
+    connection: Connection, settings: Settings, tmp_path: Path, make_photo: MakePhoto
+) -> None:
+    photo = make_photo(tmp_path / "photo.jpg")
+    limits: list[tuple[int, int]] = []
+    before = set(psutil.Process().children(recursive=True))
+
+    def children() -> set[psutil.Process]:
+        return set(psutil.Process().children(recursive=True)) - before
+
+    def look(done: int, _total: int) -> None:
+        if done:
+            limits.extend(child.rlimit(psutil.RLIMIT_AS) for child in children())
+
+    ingest(connection, settings, [photo], on_file=look)
+
+    assert limits == [(settings.decode_memory_mib << 20,) * 2]
+    assert children() == set()
 
 
 def test_a_batch_of_refused_files_is_there_and_empty(

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 from uuid import UUID, uuid4
@@ -175,7 +174,7 @@ def test_an_outcome_is_written_whole(connection: Connection, batch: NewBatch, le
     connection.execute("UPDATE uploads SET error_message = 'Of an earlier time.'")
     attempt = uploads.start_attempt(lease, batch.first, IDENTITY)
     assert attempt is not None
-    uploads.complete(lease, attempt, replace(support.outcome(), video_codec="h264"))
+    uploads.complete(lease, attempt, support.outcome(video_codec="h264"))
 
     row = connection.execute(
         "SELECT processing_status, description, description_audit_score, thumbnail_path,"
@@ -344,7 +343,7 @@ def test_repeating_an_outcome_changes_nothing(
     before = support.everything(connection, batch.batch_id)
     listener = support.Listener(connection)
 
-    uploads.complete(lease, done, replace(support.outcome(), description="Something else."))
+    uploads.complete(lease, done, support.outcome(description="Something else."))
     uploads.fail(lease, done, TRUNCATED, {})
     assert uploads.fail(lease, failed, TRUNCATED, {})
     uploads.complete(lease, failed, support.outcome())
@@ -474,7 +473,7 @@ def test_text_that_postgres_cannot_hold(
     uploads.release(lease, b, PipelineError("x", "\0\udfff", "\0"), {})
     attempt = uploads.start_attempt(lease, b, IDENTITY)
     assert attempt is not None
-    uploads.complete(lease, attempt, replace(support.outcome(), description="A \0\ud83d lake."))
+    uploads.complete(lease, attempt, support.outcome(description="A \0\ud83d lake."))
     assert support.upload_state(connection, b) == ("completed", None)
     batches.requeue(
         connection, batch.batch_id, run_id="run-1", reason="\0\ud800 broke", backoff=AT_ONCE

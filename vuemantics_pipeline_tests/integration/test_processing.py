@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vuemantics_pipeline.analysis.analyzer import Description, Label
+from vuemantics_pipeline.analysis.audit import PASS_MARK, audit
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable, UploadError
 from vuemantics_pipeline.ledger import batches, leases, uploads
@@ -44,6 +45,24 @@ class ScriptedAnalyzer(ConstantAnalyzer):
     def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
         self.embedded.append(text)
         return self._embed()
+
+
+class SecondThoughts(ConstantAnalyzer):
+    """Answers with one text after the other; an error is raised."""
+
+    def __init__(self, *answers: str | UploadError) -> None:
+        super().__init__(DIMENSION)
+        self._answers = iter(answers)
+        self.asked: list[bool] = []
+
+    def describe(
+        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+    ) -> Description:
+        self.asked.append(again)
+        answer = next(self._answers)
+        if isinstance(answer, UploadError):
+            raise answer
+        return Description(answer)
 
 
 def raising(error: BaseException) -> ScriptedAnalyzer:
@@ -121,7 +140,7 @@ def test_a_good_file(connection: Connection, lease: Lease, batch: NewBatch, root
     assert processed.verdict is Verdict.COMPLETED
     assert processed.error is None
     assert processed.outcome is not None
-    assert processed.outcome.description == DESCRIPTION
+    assert processed.outcome.analysis.description == DESCRIPTION
     stages = ["extracting_frames", "vision_analysis", "description_audit", "embedding_generation"]
     assert list(processed.stage_seconds) == stages
     row = connection.execute(
@@ -377,7 +396,7 @@ def test_what_a_model_may_say(
     ).fetchone()
     assert row == (stored,)
     assert processed.outcome is not None
-    assert processed.outcome.description == stored
+    assert processed.outcome.analysis.description == stored
 
 
 def test_a_model_that_says_nothing(
@@ -406,6 +425,40 @@ def test_a_vector_that_does_not_fit(
     assert processed.error.code == "internal_error"
     assert support.upload_state(connection, batch.first) == ("pending", None)
     assert support.process(lease, batch.first, root).verdict is Verdict.COMPLETED
+
+
+LOOP = "A boat. " * 20
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept"),
+    [
+        ((DESCRIPTION,), DESCRIPTION),
+        ((LOOP, DESCRIPTION), DESCRIPTION),
+        ((LOOP, "<|im_start|>"), LOOP.strip()),
+        (("<|im_start|>", LOOP), LOOP.strip()),
+        ((LOOP, UploadError("empty_description", "The model said nothing.")), LOOP.strip()),
+    ],
+    ids=["good", "better", "worse", "less bad", "none"],
+)
+def test_a_bad_description_is_asked_for_once_more(
+    connection: Connection,
+    lease: Lease,
+    batch: NewBatch,
+    root: Path,
+    answers: Sequence[str | UploadError],
+    kept: str,
+) -> None:
+    analyzer = SecondThoughts(*answers)
+
+    assert support.process(lease, batch.first, root, analyzer).verdict is Verdict.COMPLETED
+
+    assert analyzer.asked == [False, True][: len(answers)]
+    row = connection.execute(
+        "SELECT description, description_audit_score FROM uploads WHERE id = %s", (batch.first,)
+    ).fetchone()
+    assert row == (kept, audit(kept))
+    assert (audit(kept) >= PASS_MARK) == (kept == DESCRIPTION)
 
 
 @pytest.mark.parametrize("when", ["describing", "embedding"])

@@ -1,6 +1,7 @@
 """Running a batch again: what begins anew, what stays, and that the counters follow at once."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from vuemantics_pipeline.ledger.batches import BATCH_CHANNEL, BackOff, Closed
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.counters import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.leases import Lease, LeaseLost
-from vuemantics_pipeline.ledger.records import Scope
+from vuemantics_pipeline.ledger.records import Analysis, Scope
 from vuemantics_pipeline.ledger.reruns import count_scope, retry
 from vuemantics_pipeline_tests import support
 from vuemantics_pipeline_tests.support import IDENTITY, TRUNCATED, Listener, NewBatch
@@ -408,10 +409,12 @@ def test_what_was_described_stays_until_it_is_replaced(
     attempt = uploads.start_attempt(lease, good, IDENTITY)
     assert attempt is not None
     vector = [0.0, 1.0] + [0.0] * (support.DIMENSION - 2)
-    new = support.outcome()
-    uploads.complete(
-        lease, attempt, type(new)("Something else.", 70, vector, "new/thumb.jpg", None, {})
+    new = replace(
+        support.outcome(),
+        analysis=Analysis("Something else.", 70, vector),
+        thumbnail_path="new/thumb.jpg",
     )
+    uploads.complete(lease, attempt, new)
     assert described() == ("Something else.", 70, "[0,1,0,0,0,0,0,0]", "new/thumb.jpg")
 
 

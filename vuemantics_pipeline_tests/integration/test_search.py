@@ -32,6 +32,9 @@ class ColourAnalyzer:
 
     identity = AnalyzerIdentity("colours", "colours", "colours", DIMENSION, "1")
 
+    def __init__(self) -> None:
+        self.embedded: list[str] = []
+
     def describe(
         self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
     ) -> Description:
@@ -40,8 +43,10 @@ class ColourAnalyzer:
         return Description(min(_COLOURS, key=lambda name: math.dist(_COLOURS[name], pixel)))
 
     def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
-        length = math.hypot(*_COLOURS[text])
-        return [value / length for value in _COLOURS[text]] + [0.0] * (DIMENSION - 3)
+        self.embedded.append(text)
+        colour = next(value for name, value in _COLOURS.items() if text.startswith(name))
+        length = math.hypot(*colour)
+        return [value / length for value in colour] + [0.0] * (DIMENSION - 3)
 
     def check(self) -> str:
         return "Ready."
@@ -133,10 +138,79 @@ def test_the_document(connection: Connection, painted: UUID) -> None:
         "batch_id",
         "filename",
         "file_path",
+        "file_type",
+        "thumbnail_path",
         "score",
+        "matched",
         "description",
     ]
     assert document["file_path"].endswith("/original.png")
+    assert document["thumbnail_path"].endswith("/thumb_256.jpg")
+
+
+def test_only_one_type(connection: Connection, painted: UUID) -> None:
+    connection.execute("UPDATE uploads SET file_type = 'video' WHERE filename = 'blue.png'")
+
+    assert [hit.filename for hit in find(connection, "red", file_type="video")] == ["blue.png"]
+    assert "blue.png" not in {hit.filename for hit in find(connection, "blue", file_type="image")}
+
+
+def test_writing_in_a_picture_is_found(connection: Connection, painted: UUID) -> None:
+    connection.execute(
+        "UPDATE vuemantics_pipeline.media_facts SET visible_text = 'The REDS won' WHERE upload_id ="
+        " (SELECT id FROM uploads WHERE filename = 'blue.png')"
+    )
+
+    hits = {hit.filename: hit for hit in find(connection, "red")}
+
+    assert hits["blue.png"].score == 0.3, "the word alone, in another form"
+    assert hits["blue.png"].matched == ["text"]
+    assert hits["red.png"].matched == []
+    assert [hit.filename for hit in find(connection, "green")][-1] != "green.png"
+    assert find(connection, "green")[0].matched == [], "filler words are in every picture"
+
+
+def test_the_year_of_a_photo_counts(connection: Connection, painted: UUID) -> None:
+    connection.execute(
+        "UPDATE vuemantics_pipeline.media_facts SET taken_at = '2019-07-14 20:11' WHERE upload_id ="
+        " (SELECT id FROM uploads WHERE filename = 'orange.png')"
+    )
+
+    hits = find(connection, "red 2019")
+
+    assert [hit.filename for hit in hits[:2]] == ["orange.png", "red.png"]
+    assert hits[0].score == pytest.approx(0.8937 + 0.3)
+    assert hits[0].matched == ["year"]
+    assert find(connection, "red 20195")[0].filename == "red.png", "that is no year"
+
+
+def test_a_match_of_others_or_of_hidden_uploads_is_no_match(
+    connection: Connection, painted: UUID
+) -> None:
+    connection.execute("UPDATE vuemantics_pipeline.media_facts SET visible_text = 'red 2019'")
+    connection.execute("UPDATE uploads SET hidden = true WHERE filename = 'blue.png'")
+
+    assert "blue.png" not in {hit.filename for hit in find(connection, "red")}
+    assert find(connection, "red", user_id=uuid4()) == []
+
+
+@pytest.mark.parametrize("text", ["red' OR 1=1 --", "red & | ! <-> (", "red %s %(limit)s", "red:*"])
+def test_a_query_is_only_a_text(connection: Connection, painted: UUID, text: str) -> None:
+    assert find(connection, text)[0].filename == "red.png"
+
+
+def test_a_query_is_embedded_once(connection: Connection, painted: UUID) -> None:
+    analyzer = ColourAnalyzer()
+    for _ in range(3):
+        search(connection, analyzer, "red", application_model="bge-m3")
+    assert analyzer.embedded == ["red"]
+
+
+def test_a_query_too_long_to_be_read(connection: Connection) -> None:
+    with pytest.raises(UsageError) as caught:
+        find(connection, "red " * 1000)
+
+    assert caught.value.code == "long_query"
 
 
 def test_nothing_to_find(connection: Connection) -> None:

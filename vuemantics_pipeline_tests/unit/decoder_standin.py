@@ -33,7 +33,13 @@ VIDEO_INFO = {
     "mime_type": "video/mp4",
     "extension": "mp4",
 }
-GOOD: dict[str, object] = {"info": INFO, "frames": [[4, 2]]}
+GOOD: dict[str, object] = {
+    "info": INFO,
+    "sha256": "0123456789abcdef" * 4,
+    "thumbnail": [2, 1],
+    "frames": [[4, 2]],
+}
+PIXELS = bytes(3 * (2 * 1 + 4 * 2))
 REFUSAL: dict[str, object] = {
     "is_backend": False,
     "code": "empty_file",
@@ -91,22 +97,28 @@ def interrupt_parent() -> NoReturn:
 
 
 def say_more() -> None:
-    answer(GOOD, bytes(24) + b"and another thing")
+    answer(GOOD, PIXELS + b"and another thing")
 
 
 def end_after_answer() -> NoReturn:
-    answer(GOOD, bytes(24))
+    answer(GOOD, PIXELS)
     os._exit(0)
 
 
 def end_at_second() -> NoReturn:
-    answer(GOOD, bytes(24))
+    answer(GOOD, PIXELS)
     read_request()
     os._exit(3)
 
 
+def hang_at_second() -> NoReturn:
+    answer(GOOD, PIXELS)
+    read_request()
+    hang()
+
+
 def cut_short() -> NoReturn:
-    answer(GOOD, bytes(23))
+    answer(GOOD, PIXELS[:-1])
     os._exit(0)
 
 
@@ -117,7 +129,7 @@ def end_in_header() -> NoReturn:
 
 # What it does instead of answering a request. Those that return serve the next one.
 CONDUCT: dict[str, Callable[[], object]] = {
-    "good": lambda: answer(GOOD, bytes(24)),
+    "good": lambda: answer(GOOD, PIXELS),
     "hang": hang,
     "trickle": trickle,
     "exit": lambda: os._exit(3),
@@ -127,6 +139,7 @@ CONDUCT: dict[str, Callable[[], object]] = {
     "say_more": say_more,
     "end_after_answer": end_after_answer,
     "end_at_second": end_at_second,
+    "hang_at_second": hang_at_second,
     "garbage": lambda: write(b"\0\0\0\x10 this is no JSON "),
     "not_utf8": lambda: write_header(b'{"info": "\xff"}'),
     "deep": lambda: write_header(b"[" * 60_000),
@@ -152,9 +165,16 @@ LIES: dict[str, object] = {
     "huge_frame": {**GOOD, "frames": [[10**5, 10**5]]},
     "empty_frame": {**GOOD, "frames": [[0, 2]]},
     "negative_frame": {**GOOD, "frames": [[-4, -2]]},
+    "no_hash": {**GOOD, "sha256": ""},
+    "odd_hash": {**GOOD, "sha256": "0123456789ABCDEF" * 4},
+    "odd_rotation": {**GOOD, "info": {**INFO, "rotation": 45}},
+    "no_frame_rate": {**GOOD, "info": {**INFO, "frame_rate": -25.0}},
+    "huge_thumbnail": {**GOOD, "thumbnail": [257, 1]},
+    "empty_thumbnail": {**GOOD, "thumbnail": [0, 1]},
+    "only_probed": {"info": INFO},
     "no_frame": {**GOOD, "frames": []},
     "many_frames_of_a_photo": {**GOOD, "frames": [[4, 2]] * 2},
-    "eleven_frames": {"info": VIDEO_INFO, "frames": [[4, 2]] * 11},
+    "eleven_frames": {**GOOD, "info": VIDEO_INFO, "frames": [[4, 2]] * 11},
     "odd_code": {**REFUSAL, "code": "no code"},
     "message_with_nul": {**REFUSAL, "message": "\0"},
     "long_message": {**REFUSAL, "message": "x" * 10_000},
@@ -162,13 +182,13 @@ LIES: dict[str, object] = {
 }
 
 
-def real_child_with_a_probe_that(conduct: str) -> None:
+def real_child_with_a_decode_that(conduct: str) -> None:
     # Imported late: codecs take long to load, and most stand-ins need none.
     from vuemantics_pipeline.errors import BackendUnavailable
     from vuemantics_pipeline.media import decoder_child
-    from vuemantics_pipeline.media.probe import MediaInfo, probe
+    from vuemantics_pipeline.media.decode import Decoded, decode
 
-    def conducted(path: Path, *, max_pixels: int) -> MediaInfo:
+    def conducted(path: Path, *, max_pixels: int, max_side: int) -> Decoded:
         match conduct:
             case "storage_gone":
                 raise BackendUnavailable("storage_unavailable", "Cannot\nread it.", "Mount it.")
@@ -182,9 +202,9 @@ def real_child_with_a_probe_that(conduct: str) -> None:
                 print("a remark of a codec", flush=True)
                 os.write(1, b"and one of a library")
                 os.write(2, b"and an error")
-        return probe(path, max_pixels=max_pixels)
+        return decode(path, max_pixels=max_pixels, max_side=max_side)
 
-    setattr(decoder_child, "probe", conducted)  # noqa: B010 - it is not exported there
+    setattr(decoder_child, "decode", conducted)  # noqa: B010 - it is not exported there
     del sys.argv[1]
     decoder_child.main()
 
@@ -199,13 +219,13 @@ def main() -> None:
             write_header(b'"hello"')
             hang()
         case "storage_gone" | "bug" | "eat_memory" | "chatter":
-            real_child_with_a_probe_that(conduct)
+            real_child_with_a_decode_that(conduct)
         case _:
             write_header(READY)
             while True:
                 read_request()
                 if conduct in LIES:
-                    answer(LIES[conduct], bytes(24))
+                    answer(LIES[conduct], PIXELS)
                 else:
                     CONDUCT[conduct]()
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from vuemantics_pipeline.errors import BackendUnavailable, UploadError
-from vuemantics_pipeline.media import decode
+from vuemantics_pipeline.media import images
 from vuemantics_pipeline.media.decode import load_frames
 from vuemantics_pipeline.media.probe import MediaInfo, probe
 from vuemantics_pipeline_tests.unit.media_files import (
@@ -108,13 +108,13 @@ def test_large_images_shrink_and_small_ones_stay(tmp_path: Path, name: str) -> N
 def test_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corner_image(4000, 3000).save(tmp_path / "photo.jpg")
     sizes = []
-    shrink = decode._shrink
+    shrink = images.shrink
 
     def watch(image: Image.Image, max_side: int) -> Image.Image:
         sizes.append(image.size)
         return shrink(image, max_side)
 
-    monkeypatch.setattr(decode, "_shrink", watch)
+    monkeypatch.setattr(images, "shrink", watch)
     load_frames(
         tmp_path / "photo.jpg",
         probe(tmp_path / "photo.jpg", max_pixels=12_000_000),

@@ -1,5 +1,6 @@
 """The decoder's child: the same pixels, and no file that can hang, break or deceive the worker."""
 
+import hashlib
 import os
 import signal
 import struct
@@ -19,9 +20,11 @@ import pytest
 from PIL import Image
 
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError
+from vuemantics_pipeline.media import decode as decode_module
 from vuemantics_pipeline.media import decoder as decoder_module
-from vuemantics_pipeline.media.decode import load_frames
-from vuemantics_pipeline.media.decoder import Decoded, Decoder
+from vuemantics_pipeline.media import decoder_process
+from vuemantics_pipeline.media.decode import Decoded
+from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.media.probe import probe
 from vuemantics_pipeline_tests.unit import decoder_standin
 from vuemantics_pipeline_tests.unit.media_files import corner_image, write_video
@@ -46,8 +49,7 @@ def decode(decoder: Decoder, path: Path, max_pixels: int = MAX_PIXELS) -> Decode
 
 
 def decode_here(path: Path, max_pixels: int = MAX_PIXELS) -> Decoded:
-    info = probe(path, max_pixels=max_pixels)
-    return Decoded(info, load_frames(path, info, max_side=MAX_SIDE))
+    return decode_module.decode(path, max_pixels=max_pixels, max_side=MAX_SIDE)
 
 
 def refusal(call: Callable[[], object]) -> PipelineError:
@@ -90,8 +92,11 @@ def new_children() -> Callable[[], list[psutil.Process]]:
 def assert_decodes(decoder: Decoder, path: Path, max_pixels: int = MAX_PIXELS) -> None:
     here, there = decode_here(path, max_pixels), decode(decoder, path, max_pixels)
     assert there.info == here.info
+    assert there.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(there.frames) == len(here.frames)
-    for ours, theirs in zip(here.frames, there.frames, strict=True):
+    for ours, theirs in zip(
+        [here.thumbnail, *here.frames], [there.thumbnail, *there.frames], strict=True
+    ):
         assert theirs.mode == "RGB"
         assert theirs.info == {}
         np.testing.assert_array_equal(np.asarray(theirs), np.asarray(ours))
@@ -244,7 +249,7 @@ def test_a_child_that_only_closes_its_pipe(
     monkeypatch: pytest.MonkeyPatch,
     new_children: Callable[[], list[psutil.Process]],
 ) -> None:
-    monkeypatch.setattr(decoder_module, "_LAST_WORDS_SECONDS", 0.1)
+    monkeypatch.setattr(decoder_process, "_LAST_WORDS_SECONDS", 0.1)
     with stand_in("close_pipes") as decoder:
         assert "closed its pipes" in refusal(lambda: decode(decoder, photo)).message
         assert new_children() == []
@@ -405,6 +410,154 @@ def test_the_context_ends_the_child_whatever_happens(
     assert new_children() == []
 
 
+def begin(decoder: Decoder, path: Path, max_side: int = MAX_SIDE) -> None:
+    decoder.begin(path, max_pixels=MAX_PIXELS, max_side=max_side)
+
+
+def wait_for_answer(decoder: Decoder) -> None:
+    """Until the child that nobody listens to has something to say, or has ended."""
+    assert decoder._child is not None
+    decoder._child.process.await_output(time.monotonic() + SECONDS)
+
+
+def test_a_file_is_decoded_ahead_of_its_turn(photo: Path) -> None:
+    expected = decode_here(photo)
+    with Decoder(seconds=SECONDS, memory_bytes=MEMORY_BYTES) as decoder:
+        decode(decoder, photo)
+        begin(decoder, photo)
+        begin(decoder, photo)
+        wait_for_answer(decoder)
+        photo.unlink()
+        assert decode(decoder, photo) == expected
+        assert refusal(lambda: decode(decoder, photo)).code == "file_missing"
+
+
+def test_a_cold_start_is_ahead_too(photo: Path) -> None:
+    with Decoder(seconds=SECONDS, memory_bytes=MEMORY_BYTES) as decoder:
+        begin(decoder, photo)
+        assert_decodes(decoder, photo)
+        assert_decodes(decoder, SAMPLES / "cat_close_up.png")
+
+
+def test_an_answer_larger_than_the_pipe_waits(photo: Path) -> None:
+    corner_image(1600, 1200).save(photo)
+    with Decoder(seconds=SECONDS, memory_bytes=MEMORY_BYTES) as decoder:
+        begin(decoder, photo, max_side=1600)
+        wait_for_answer(decoder)
+        (frame,) = decoder.decode(photo, max_pixels=MAX_PIXELS, max_side=1600).frames
+        assert frame == corner_image(1600, 1200)
+        assert_decodes(decoder, photo)
+
+
+def test_a_file_begun_is_given_up_for_another(
+    photo: Path, new_children: Callable[[], list[psutil.Process]]
+) -> None:
+    cat = SAMPLES / "cat_close_up.png"
+    with Decoder(seconds=SECONDS, memory_bytes=MEMORY_BYTES) as decoder:
+        begin(decoder, cat)
+        assert_decodes(decoder, photo)
+        assert_decodes(decoder, cat)
+        begin(decoder, photo)
+        begin(decoder, cat)
+        assert_decodes(decoder, cat)
+        begin(decoder, cat)
+        wait_for_answer(decoder)
+        assert decoder.probe(cat, max_pixels=MAX_PIXELS).format == "PNG"
+        assert decoder.decode(cat, max_pixels=MAX_PIXELS, max_side=30).frames[0].width == 30
+        assert len(new_children()) == 1
+        begin(decoder, cat)
+    assert new_children() == []
+
+
+def test_what_is_wrong_with_a_file_begun_is_found_in_its_turn(tmp_path: Path, photo: Path) -> None:
+    with Decoder(seconds=SECONDS, memory_bytes=MEMORY_BYTES) as decoder:
+        begin(decoder, tmp_path / "missing")
+        wait_for_answer(decoder)
+        error = refusal(lambda: decode(decoder, tmp_path / "missing"))
+        assert error.code == "file_missing"
+        assert_decodes(decoder, photo)
+
+
+@pytest.mark.parametrize(
+    ("conduct", "code"),
+    [("exit", "decoder_died"), ("segfault", "decoder_died"), ("hang", "decode_timeout")],
+)
+def test_a_child_that_breaks_on_a_file_begun(
+    conduct: str, code: str, photo: Path, new_children: Callable[[], list[psutil.Process]]
+) -> None:
+    with stand_in(conduct, seconds=0.3 if conduct == "hang" else SECONDS) as decoder:
+        for _ in range(2):
+            begin(decoder, photo)
+            if conduct != "hang":
+                wait_for_answer(decoder)
+            assert refusal(lambda: decode(decoder, photo)).code == code
+            assert new_children() == []
+
+
+def test_a_file_begun_gets_a_child_of_its_own_before_it_is_blamed(photo: Path) -> None:
+    with stand_in("end_at_second") as decoder:
+        for _ in range(3):
+            decode(decoder, photo)
+            begin(decoder, photo)
+            wait_for_answer(decoder)
+            assert [frame.size for frame in decode(decoder, photo).frames] == [(4, 2)]
+
+
+def test_who_was_done_in_time_is_not_late(photo: Path) -> None:
+    with stand_in("good", seconds=1.0) as decoder:
+        decode(decoder, photo)
+        begin(decoder, photo)
+        wait_for_answer(decoder)
+        assert decoder._child is not None
+        decoder._child.asked_at -= 10
+        assert [frame.size for frame in decode(decoder, photo).frames] == [(4, 2)]
+
+
+def test_who_hangs_since_it_was_begun_is_late_at_once(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stand_in("hang_at_second") as decoder:
+        decode(decoder, photo)
+        begin(decoder, photo)
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + SECONDS + 1)
+        assert refusal(lambda: decode(decoder, photo)).code == "decode_timeout"
+
+
+def test_begin_raises_nothing_but_an_interrupt(
+    photo: Path, new_children: Callable[[], list[psutil.Process]]
+) -> None:
+    command = ["/nowhere/python"]
+    with Decoder(seconds=SECONDS, memory_bytes=MEMORY_BYTES, command=command) as decoder:
+        begin(decoder, photo)
+        assert refusal(lambda: decode(decoder, photo)).code == "decoder_unavailable"
+    with stand_in("end_at_start") as decoder:
+        begin(decoder, photo)
+        wait_for_answer(decoder)
+        assert refusal(lambda: decode(decoder, photo)).code == "decoder_unavailable"
+    with interrupts(), stand_in("interrupt_parent") as decoder, pytest.raises(Interrupt):
+        begin(decoder, photo)
+        decode(decoder, photo)
+    assert new_children() == []
+
+
+def test_a_file_is_only_probed(decoder: Decoder, tmp_path: Path, photo: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4")
+    for path in (photo, clip):
+        here = probe(path, max_pixels=MAX_PIXELS)
+        assert decoder.probe(path, max_pixels=MAX_PIXELS) == here
+    (tmp_path / "text").write_text("hello")
+    error = refusal(lambda: decoder.probe(tmp_path / "text", max_pixels=MAX_PIXELS))
+    assert error.code == "unsupported_type"
+
+
+@pytest.mark.parametrize("conduct", ["hang", "exit", "not_a_format", "too_many_pixels", "a_list"])
+def test_a_probe_is_limited_and_checked_as_well(conduct: str, photo: Path) -> None:
+    with stand_in(conduct, seconds=0.3) as decoder:
+        error = refusal(lambda: decoder.probe(photo, max_pixels=MAX_PIXELS))
+    assert error.code == ("decode_timeout" if conduct == "hang" else "decoder_died")
+
+
 @pytest.mark.parametrize(
     ("command", "how"),
     [
@@ -444,6 +597,7 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from vuemantics_pipeline.media.decoder import Decoder
+from vuemantics_pipeline.media.probe import probe
 decoder = Decoder(seconds=60, memory_bytes=3 << 30)
 decoder.decode(Path(sys.argv[1]), max_pixels=10_000, max_side=60)
 print("warm", flush=True)

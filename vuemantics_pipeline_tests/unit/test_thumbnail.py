@@ -1,4 +1,4 @@
-"""write_thumbnail: small, clean, and all or nothing."""
+"""Thumbnails: small, of something to see, clean, and all or nothing."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vuemantics_pipeline.errors import BackendUnavailable, UploadError
-from vuemantics_pipeline.media.thumbnail import write_thumbnail
+from vuemantics_pipeline.media.thumbnail import choose_thumbnail, write_thumbnail
 from vuemantics_pipeline_tests.unit.media_files import corner_image, corners
 
 
@@ -24,11 +24,31 @@ from vuemantics_pipeline_tests.unit.media_files import corner_image, corners
 def test_its_longest_side_is_256_pixels(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    write_thumbnail(Image.new("RGB", size, "teal"), tmp_path / "thumb_256.jpg")
+    thumbnail = choose_thumbnail([Image.new("RGB", size, "teal")])
+    write_thumbnail(thumbnail, tmp_path / "thumb_256.jpg")
 
-    with Image.open(tmp_path / "thumb_256.jpg") as thumbnail:
-        assert (thumbnail.format, thumbnail.mode) == ("JPEG", "RGB")
-        assert thumbnail.size == expected
+    with Image.open(tmp_path / "thumb_256.jpg") as written:
+        assert (written.format, written.mode) == ("JPEG", "RGB")
+        assert written.size == thumbnail.size == expected
+
+
+def _blurred(spread: int) -> Image.Image:
+    """A frame with as much to see as `spread` says."""
+    return corner_image().point(lambda value: 100 + value * spread // 255)
+
+
+def test_it_shows_the_first_frame_that_shows_something() -> None:
+    black, fade, faint, clear = (
+        Image.new("RGB", (80, 40)),
+        _blurred(4),
+        _blurred(12),
+        _blurred(150),
+    )
+
+    assert choose_thumbnail([black, fade, clear, corner_image()]) == clear
+    assert choose_thumbnail([clear, corner_image()]) == clear
+    assert choose_thumbnail([black, fade, faint, black]) == faint
+    assert choose_thumbnail([black]) == black
 
 
 def test_nothing_but_pixels_is_written(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ CREATE INDEX IF NOT EXISTS media_facts_same_bytes
     ON vuemantics_pipeline.media_facts (user_id, sha256);
 CREATE INDEX IF NOT EXISTS media_facts_year
     ON vuemantics_pipeline.media_facts (extract(year FROM taken_at)) WHERE taken_at IS NOT NULL;
--- 'simple': writing in pictures is of any language.
+-- 'english' leaves out its filler words, and takes those of other languages as they are.
 CREATE INDEX IF NOT EXISTS media_facts_visible_text
-    ON vuemantics_pipeline.media_facts USING gin (to_tsvector('simple', visible_text))
+    ON vuemantics_pipeline.media_facts USING gin (to_tsvector('english', visible_text))
     WHERE visible_text <> '';
 
 -- Of the answer that was kept.

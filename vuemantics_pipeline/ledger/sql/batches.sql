@@ -78,7 +78,7 @@ UPDATE uploads SET processing_status = 'pending', updated_at = now()
 WHERE batch_id = %(batch_id)s AND processing_status IN ('analyzing', 'embedding')
 
 -- name: unfinished
-SELECT id AS upload_id, filename FROM uploads
+SELECT id AS upload_id, filename, file_path FROM uploads
 WHERE batch_id = %(batch_id)s AND processing_status NOT IN ('completed', 'failed')
 ORDER BY created_at, id
 

@@ -53,13 +53,53 @@ SELECT set_config(name, CASE name WHEN 'hnsw.ef_search' THEN %(ef_search)s::text
 FROM pg_settings WHERE name IN ('hnsw.ef_search', 'hnsw.iterative_scan')
 
 -- name: search
-SELECT id AS upload_id, batch_id, filename, file_path,
-       round((1 - (embedding_local <=> %(embedding)s::vector))::numeric, 4)::float8 AS score,
-       description
-FROM uploads
-WHERE vector_norm(embedding_local) > 0 AND NOT coalesce(hidden, false)
-  AND (%(user_id)s::uuid IS NULL OR user_id = %(user_id)s)
-ORDER BY embedding_local <=> %(embedding)s::vector, id
+WITH asked AS (
+    SELECT tsvector_to_array(to_tsvector('english', %(text)s)) AS words,
+           replace(plainto_tsquery('english', %(text)s)::text, '&', '|')::tsquery AS any_word
+), nearest AS (
+    SELECT id FROM uploads
+    WHERE vector_norm(embedding_local) > 0 AND NOT coalesce(hidden, false)
+      AND (%(user_id)s::uuid IS NULL OR user_id = %(user_id)s)
+      AND (%(file_type)s::text IS NULL OR file_type = %(file_type)s)
+    ORDER BY embedding_local <=> %(embedding)s::vector, id
+    LIMIT %(limit)s
+), matching AS (
+    SELECT m.upload_id, true AS has_text, false AS has_year
+    FROM vuemantics_pipeline.media_facts AS m, asked
+    WHERE m.visible_text <> '' AND to_tsvector('english', m.visible_text) @@ asked.any_word
+      AND (%(user_id)s::uuid IS NULL OR m.user_id = %(user_id)s)
+    UNION ALL
+    SELECT m.upload_id, false, true
+    FROM vuemantics_pipeline.media_facts AS m
+    WHERE m.taken_at IS NOT NULL AND extract(year FROM m.taken_at) = ANY(%(years)s)
+      AND (%(user_id)s::uuid IS NULL OR m.user_id = %(user_id)s)
+), candidates AS (
+    SELECT id, bool_or(has_text) AS has_text, bool_or(has_year) AS has_year
+    FROM (SELECT id, false AS has_text, false AS has_year FROM nearest
+          UNION ALL SELECT upload_id, has_text, has_year FROM matching) AS found
+    GROUP BY id
+), scored AS (
+    SELECT u.id AS upload_id, u.batch_id, u.filename, u.file_path, u.file_type, u.thumbnail_path,
+           u.description, c.has_text, c.has_year,
+           1 - (u.embedding_local <=> %(embedding)s::vector)
+           + %(year_weight)s * c.has_year::integer
+           + CASE WHEN c.has_text THEN %(text_weight)s * (
+                 SELECT count(*) FROM unnest(asked.words) AS word
+                 WHERE word = ANY(tsvector_to_array(to_tsvector('english', m.visible_text)))
+             ) / cardinality(asked.words) ELSE 0 END AS score
+    FROM candidates AS c CROSS JOIN asked
+    JOIN uploads AS u ON u.id = c.id
+    LEFT JOIN vuemantics_pipeline.media_facts AS m ON m.upload_id = u.id
+    WHERE vector_norm(u.embedding_local) > 0 AND NOT coalesce(u.hidden, false)
+      AND (%(user_id)s::uuid IS NULL OR u.user_id = %(user_id)s)
+      AND (%(file_type)s::text IS NULL OR u.file_type = %(file_type)s)
+)
+SELECT upload_id, batch_id, filename, file_path, file_type, thumbnail_path, description,
+       round(score::numeric, 4)::float8 AS score,
+       array_remove(ARRAY[CASE WHEN has_text THEN 'text' END, CASE WHEN has_year THEN 'year' END],
+                    NULL) AS matched
+FROM scored
+ORDER BY score DESC, upload_id
 LIMIT %(limit)s
 
 -- name: server
