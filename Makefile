@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check \
 FROM_LOCK := --require-hashes --requirement
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check lock clean
+.PHONY: help setup demo test soak corpus check lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ test: setup ## Run all tests
 
 soak: setup ## Kill workers 5,000 times at random moments
 	VUEMANTICS_FAULT_KILLS=5000 $(BIN)/python -m pytest -s vuemantics_pipeline_tests/faults/test_random_kills.py
+
+corpus: setup ## Feed broken and hostile files of other projects to the pipeline
+	$(BIN)/python -m vuemantics_pipeline_tests.corpus
 
 check: setup ## Lint, format, types, and whether Dagster can load the definitions
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`vuemantics cancel`, `retry` and `audit`, as a person or a script runs them."""
+"""`vuemantics cancel`, `retry`, `reanalyze` and `audit`, as a person or a script runs them."""
 
 import json
 from collections.abc import Callable
@@ -338,3 +338,70 @@ def test_audit_changes_nothing(connection: Connection, done: UUID) -> None:
     run("audit")
 
     assert support.everything(connection, done) == before
+
+
+# --- reanalyze ---
+
+
+@pytest.fixture
+def outdated(connection: Connection, done: UUID) -> UUID:
+    """`done`, whose two descriptions are of an earlier prompt."""
+    connection.execute("UPDATE vuemantics_pipeline.attempts SET prompt_version = 'of old'")
+    return done
+
+
+def test_reanalyze_asks_first(connection: Connection, outdated: UUID) -> None:
+    declined = run("reanalyze", answer="n\n")
+    assert declined.exit_code == 2
+    assert "This describes 2 uploads anew." in declined.stderr
+    assert support.batch_row(connection, outdated).status == "completed"
+
+    agreed = run("reanalyze", answer="y\n")
+    assert agreed.exit_code == 0
+    assert "2 uploads in 1 batch are made anew by the next runs." in agreed.stdout
+    row = support.batch_row(connection, outdated)
+    assert (row.status, row.processed, row.failed) == ("pending", 1, 1)
+
+
+def test_reanalyze_dry_run(connection: Connection, outdated: UUID) -> None:
+    before = support.everything(connection, outdated)
+    result = run("reanalyze", "--dry-run", "--json")
+    assert document(result) == {
+        "uploads": 2,
+        "batches": 1,
+        "skipped": 0,
+        "forgets": None,
+        "dry_run": True,
+    }
+    assert support.everything(connection, outdated) == before
+
+
+def test_reanalyze_warns_before_vectors_are_cleared(connection: Connection, outdated: UUID) -> None:
+    connection.execute("UPDATE vuemantics_pipeline.embedding_space SET embedding_model = 'bge-m3'")
+    assert run("search", "a lake").exit_code == 2, "another model's vectors were searched"
+
+    declined = run("reanalyze", answer="n\n")
+    assert "clears all vectors of bge-m3 now" in " ".join(declined.stderr.split())
+
+    assert run("reanalyze", "--yes").exit_code == 0
+    assert run("search", "a lake").exit_code == 0
+
+
+def test_reanalyze_of_nothing_is_bad_news(connection: Connection, done: UUID) -> None:
+    result = run("reanalyze")
+    assert result.exit_code == 1
+    assert "Nothing to do" in result.stdout
+
+
+def test_reanalyze_leaves_a_batch_at_work_alone(
+    connection: Connection, database_url: str, outdated: UUID
+) -> None:
+    with connect(database_url) as other:
+        leases.acquire(other, outdated, "run-2")
+        result = run("reanalyze", "--yes")
+    assert result.exit_code == 1
+    assert "2 uploads are in a batch that a run is processing" in " ".join(result.stderr.split())
+
+
+def test_reanalyze_for_an_unknown_user(connection: Connection, outdated: UUID) -> None:
+    assert run("reanalyze", "--user", "nobody@example.com", "--yes").exit_code == 2

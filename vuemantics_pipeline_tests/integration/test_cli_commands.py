@@ -257,6 +257,15 @@ def test_search(connection: Connection, batch_id: UUID, run_batch: RunBatch) -> 
     assert hits[0]["score"] == 1.0
 
 
+def test_search_for_one_type(connection: Connection, batch_id: UUID, run_batch: RunBatch) -> None:
+    run_batch(batch_id)
+    images = document(run("search", "a lake", "--type", "image", "--json"))
+    assert isinstance(images, list)
+    assert {hit["file_type"] for hit in images} == {"image"}
+    assert document(run("search", "a lake", "--type", "video", "--json")) == []
+    assert run("search", "a lake", "--type", "sound").exit_code == 2
+
+
 def test_search_before_anything_was_described(connection: Connection) -> None:
     assert document(run("search", "a lake", "--json")) == []
     assert run("search", "a lake").exit_code == 0

@@ -9,6 +9,7 @@ import pytest
 from psycopg import sql
 
 from vuemantics_pipeline.errors import BackendUnavailable
+from vuemantics_pipeline.ledger import uploads
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.migrate import Migration, column_dimension, is_migrated, migrate
 from vuemantics_pipeline.ledger.queries import queries
@@ -122,7 +123,7 @@ def test_an_empty_database_gets_the_applications_tables(empty: Connection) -> No
 
     done = migrate(empty, dimension=384)
 
-    assert done == Migration(True, ("0001_pipeline_schema.sql",), listening=True)
+    assert done == Migration(True, support.MIGRATIONS, listening=True)
     assert is_migrated(empty)
     assert columns(empty, "users") == USERS
     assert columns(empty, "upload_batches") == UPLOAD_BATCHES
@@ -203,9 +204,29 @@ def test_a_migration_whose_record_was_lost_can_be_applied_again(empty: Connectio
 
     again = migrate(empty, dimension=384)
 
-    assert again == Migration(False, ("0001_pipeline_schema.sql",), listening=True)
+    assert again == Migration(False, support.MIGRATIONS, listening=True)
     assert both(empty) == before
     assert empty.execute("SELECT * FROM vuemantics_pipeline.batch_states").fetchall() == states
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(empty: Connection) -> None:
+    migrate(empty, dimension=384)
+    batch = support.add_batch(empty, support.add_user(empty))
+    lease = support.begin(empty, batch.batch_id)
+    assert uploads.start_attempt(lease, batch.first, support.IDENTITY) is not None
+    empty.execute(
+        "DROP TABLE vuemantics_pipeline.media_facts;"
+        "ALTER TABLE vuemantics_pipeline.attempts"
+        " DROP COLUMN model_digest, DROP COLUMN model_options, DROP COLUMN reused_from;"
+        "DELETE FROM vuemantics_pipeline.schema_migrations WHERE number > 1"
+    )
+    assert not is_migrated(empty)
+
+    assert migrate(empty, dimension=384) == Migration(False, support.MIGRATIONS[1:], listening=True)
+
+    [attempt] = support.attempts(empty, batch.first)
+    assert attempt == (1, None, None)
+    assert is_migrated(empty)
 
 
 def test_several_at_once(database_url: str) -> None:
@@ -220,7 +241,7 @@ def test_several_at_once(database_url: str) -> None:
         done = list(pool.map(prepare, range(4)))
 
     assert sorted(one.created_tables for one in done) == [False, False, False, True]
-    assert sorted(one.applied for one in done) == [(), (), (), ("0001_pipeline_schema.sql",)]
+    assert sorted(one.applied for one in done) == [(), (), (), support.MIGRATIONS]
     assert all(one.listening for one in done)
     with connect(database_url) as connection:
         assert is_migrated(connection)
