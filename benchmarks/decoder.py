@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import vuemantics_pipeline
-from vuemantics_pipeline.media.decode import load_frames
+from vuemantics_pipeline.media.decode import decode
 from vuemantics_pipeline.media.decoder import Decoder
-from vuemantics_pipeline.media.probe import probe
 
 SAMPLES = Path(vuemantics_pipeline.__file__).parent / "home" / "samples"
 MAX_PIXELS = 250_000_000
@@ -24,7 +23,7 @@ COLD_STARTS = 5
 
 
 def decode_here(path: Path) -> None:
-    load_frames(path, probe(path, max_pixels=MAX_PIXELS), max_side=MAX_SIDE)
+    decode(path, max_pixels=MAX_PIXELS, max_side=MAX_SIDE)
 
 
 def milliseconds(call: Callable[[Path], object], path: Path) -> float:

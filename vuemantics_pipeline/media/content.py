@@ -24,6 +24,7 @@ from PIL import (  # noqa: F401
     MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -105,9 +106,14 @@ _OTHER_MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"<?xml", "an XML or SVG document"),
 )
 
+# Behind a TIFF's header: Canon's CR2, and Phase One's IIQ in either byte order.
+_RAW_MARKS = (b"CR", b"IIII", b"MMMM")
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
+# Where the first packet of an MPEG transport stream has its sync byte, and bytes to the next one:
+# broadcast, and camcorders' M2TS.
+_TRANSPORT_PACKETS = ((0, 188), (4, 192))
 # Sizes that a BMP's second header can have: "BM" alone also begins ordinary text.
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 
@@ -138,7 +144,7 @@ def unsupported(kind: str) -> UploadError:
 def _identify(head: bytes) -> Format | None:
     for magic, format_ in _MAGIC:
         if head.startswith(magic):
-            return None if head[8:10] == b"CR" and format_ is TIFF else format_
+            return None if format_ is TIFF and head.startswith(_RAW_MARKS, 8) else format_
     if head.startswith(b"RIFF"):
         return {b"WEBP": WEBP, b"AVI ": AVI}.get(head[8:12])
     if head.startswith(b"BM"):
@@ -165,8 +171,10 @@ def _identify_brand(head: bytes) -> Format | None:
 def _call_by_name(head: bytes) -> str:
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "a Matroska (MKV) video"
-    if head[4:12] == b"ftypcrx " or head[8:10] == b"CR":
+    if head[4:12] == b"ftypcrx " or head.startswith(_RAW_MARKS, 8):
         return "a camera raw file"
+    if any(head[at::size][:3] == b"GGG" for at, size in _TRANSPORT_PACKETS):
+        return "an MPEG transport stream"
     for magic, name in _OTHER_MAGIC:
         if head.startswith(magic):
             return name
@@ -300,11 +308,21 @@ def blame_file(path: Path) -> Iterator[None]:
 
 
 def _unreadable(error: Exception, remedy: str) -> UploadError:
-    text = error.strerror if isinstance(error, av.FFmpegError) else str(error)
-    reason = " ".join((text or type(error).__name__).split())
-    return UploadError(
-        "unreadable_media", f"The file is damaged or incomplete ({reason[:200]}).", remedy
-    )
+    reason = _words(error)
+    bracket = f" ({reason[:200]})" if reason else ""
+    return UploadError("unreadable_media", f"The file is damaged or incomplete{bracket}.", remedy)
+
+
+def _words(error: Exception) -> str:
+    """What a decoder says is wrong, as far as it means something to a person."""
+    if isinstance(error, UnidentifiedImageError):  # It tells the file's path, and no more.
+        return ""
+    if isinstance(error, av.FFmpegError):
+        # FFmpeg's names for these are of the system's errors; nothing is wrong with the disk.
+        if isinstance(error, av.EOFError):
+            return "it ends too early"
+        return "" if error.errno in {errno.EIO, errno.EINVAL} else error.strerror or ""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def storage_unavailable(folder: Path, verb: str, error: OSError) -> BackendUnavailable:

@@ -48,10 +48,6 @@ class Process:
         with suppress(OSError):  # A user may have only so much memory in pipes.
             fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def has_output(self) -> bool:
         """Whether it said something, or ended."""
         return _poll(self._from, select.POLLIN, 0)

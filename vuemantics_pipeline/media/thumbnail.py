@@ -37,7 +37,8 @@ def write_thumbnail(thumbnail: Image.Image, path: Path) -> None:
     Nothing but its pixels is written: no EXIF, no position, no comment.
 
     Raises:
-        UploadError: 'file_missing', the upload's folder is gone.
+        UploadError: 'file_missing', the upload's folder is gone; 'folder_unusable', something else
+            is in the thumbnail's place.
         BackendUnavailable: 'storage_unavailable', the disk is full or the folder read-only.
     """
     bare = thumbnail.copy()
@@ -49,7 +50,10 @@ def write_thumbnail(thumbnail: Image.Image, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.part")
     try:
         try:
-            unfinished.write_bytes(encoded.getvalue())
+            # Made anew: a link of that name would lead out of UPLOAD_PATH.
+            unfinished.unlink(missing_ok=True)
+            with unfinished.open("xb") as file:
+                file.write(encoded.getvalue())
             unfinished.replace(path)
         except BaseException:
             unfinished.unlink(missing_ok=True)
@@ -60,5 +64,11 @@ def write_thumbnail(thumbnail: Image.Image, path: Path) -> None:
                 "file_missing",
                 "The upload's folder was deleted before its turn.",
                 "Upload it again.",
+            ) from error
+        if error.errno in {errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST}:
+            raise UploadError(
+                "folder_unusable",
+                "The upload's folder holds something else in the thumbnail's place.",
+                "Upload the file again.",
             ) from error
         raise storage_unavailable(path.parent, "write", error) from error

@@ -1,11 +1,13 @@
 """A video -> its real timing, and upright RGB frames spread evenly over it."""
 
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.stream
@@ -18,43 +20,68 @@ from PIL.Image import Transpose
 from vuemantics_pipeline.errors import UploadError
 from vuemantics_pipeline.media.content import (
     EXPORT_VIDEO,
+    MPEG_ELEMENTARY,
     Format,
     check_pixels,
     open_video,
     unsupported,
 )
+from vuemantics_pipeline.media.hdr import to_rgb
 from vuemantics_pipeline.media.images import fit
 
 VIDEO_FRAMES = 10
 
-# Frames wanted closer together than this are reached by decoding on, not by seeking: a seek goes
-# back to a key frame, and those stand seconds apart.
-_SEEK_GAP_SECONDS = 2.0
+# How far apart key frames may stand where no index says it.
+_KEY_FRAME_SECONDS = 2.0
 
 _FRAME_SECONDS = 1 / 25  # where the file gives no hint
-_TURNS = {90: Transpose.ROTATE_270, 180: Transpose.ROTATE_180, 270: Transpose.ROTATE_90}
+# Signs of a, b, c and d of a display matrix (ISO/IEC 14496-12: x' = ax + cy, y' = bx + dy)
+# -> degrees clockwise, after mirroring where it mirrors, and what does both.
+_TURNS: dict[tuple[int, ...], tuple[int, Transpose | None]] = {
+    (1, 0, 0, 1): (0, None),
+    (0, 1, -1, 0): (90, Transpose.ROTATE_270),
+    (-1, 0, 0, -1): (180, Transpose.ROTATE_180),
+    (0, -1, 1, 0): (270, Transpose.ROTATE_90),
+    (-1, 0, 0, 1): (0, Transpose.FLIP_LEFT_RIGHT),
+    (0, -1, -1, 0): (90, Transpose.TRANSVERSE),
+    (1, 0, 0, -1): (180, Transpose.FLIP_TOP_BOTTOM),
+    (0, 1, 1, 0): (270, Transpose.TRANSPOSE),
+}
 # Wider or higher pixels than in any video standard (DV's are 1.46:1, anamorphic ones 2:1).
 _WIDEST_PIXEL = 4
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the pictures of a video last, and how many of them there are each second."""
+    """How long the pictures of a video last.
+
+    Attributes:
+        frame_rate: pictures per second, on average.
+        key_frame_seconds: from one picture that can be decoded by itself to the next, on average.
+    """
 
     seconds: float
     frame_rate: float
+    key_frame_seconds: float = _KEY_FRAME_SECONDS
 
 
 def picture_stream(container: InputContainer) -> VideoStream:
     """The stream with the moving picture; cover art of a sound file does not count.
 
     Raises:
-        UploadError: 'unsupported_type', the file holds sound only.
+        UploadError: 'unsupported_type', the file holds sound only or a codec that FFmpeg lacks;
+            'unreadable_media', it holds nothing at all.
     """
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            # PyAV's stubs do not know that there is none without a decoder.
+            codec: object = stream.codec_context
+            if codec is None:
+                raise unsupported("a video in a codec that is damaged or unknown")
             return stream
-    raise unsupported("a recording without a picture")
+    if container.streams.audio:
+        raise unsupported("a recording without a picture")
+    raise UploadError("unreadable_media", "The video holds no picture.", EXPORT_VIDEO)
 
 
 def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
@@ -67,8 +94,21 @@ def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
 
 def rotation(frame: VideoFrame) -> int:
     """Degrees that a player turns the stored picture clockwise: 0, 90, 180 or 270."""
-    # FFmpeg's display matrix counts the other way round.
-    return round(-frame.rotation / 90) * 90 % 360
+    return _turn(frame)[0]
+
+
+def _turn(frame: VideoFrame) -> tuple[int, Transpose | None]:
+    side_data: Any = frame.side_data  # PyAV's stubs know of one kind only
+    if "DISPLAYMATRIX" not in side_data:
+        return _TURNS[1, 0, 0, 1]
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"]))
+    # The nearest of the eight ways that keep the picture's sides level.
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        a = d = 0
+    else:
+        b = c = 0
+    signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
+    return _TURNS.get(signs, _TURNS[1, 0, 0, 1])
 
 
 def shown_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
@@ -109,14 +149,13 @@ def load_video(
         whatever the header says.
 
     Raises:
-        UploadError: 'unreadable_media', no frame can be read; 'too_many_pixels'.
+        UploadError: 'unreadable_media', no frame can be read; 'too_many_pixels'; 'file_missing'.
+        BackendUnavailable: 'storage_unavailable'.
     """
-    timing = _read_index(path, format_)
-    is_counted = timing is None
-    if timing is None:
-        timing = _count(path, format_)
+    indexed = _read_index(path, format_)
+    timing = indexed or _count(path, format_)
     frames = _sample(path, format_, max_pixels, max_side, timing)
-    if len(frames) < VIDEO_FRAMES and not is_counted:
+    if len(frames) < VIDEO_FRAMES and indexed:
         # A clip of few frames, or an index of frames that are not there.
         real = _count(path, format_)
         if abs(real.seconds - timing.seconds) > 0.1 * timing.seconds:
@@ -135,7 +174,9 @@ def _read_index(path: Path, format_: Format) -> Timing | None:
         if base is None or len(index) < 2 or len(index) != stream.frames:
             return None
         seconds = float((index[-1].timestamp - index[0].timestamp) * base)
-        return _timing(seconds, len(index) - 1, stream)
+        timing = _timing(seconds, len(index) - 1, stream)
+        key_frames = sum(entry.is_keyframe for entry in index)
+        return replace(timing, key_frame_seconds=timing.seconds / max(1, key_frames))
 
 
 def _count(path: Path, format_: Format) -> Timing:
@@ -149,7 +190,9 @@ def _count(path: Path, format_: Format) -> Timing:
                 if packet.pts is not None and packet.time_base is not None:
                     time = float(packet.pts * packet.time_base)
                     first, last = min(first, time), max(last, time)
-        return _timing(last - first, count - 1, stream)
+        # The packets of an elementary stream have no times but those FFmpeg makes up.
+        seconds = 0.0 if format_ is MPEG_ELEMENTARY else last - first
+        return _timing(seconds, count - 1, stream)
 
 
 def _timing(seconds: float, intervals: int, stream: VideoStream) -> Timing:
@@ -165,7 +208,9 @@ def _sample(
     path: Path, format_: Format, max_pixels: int, max_side: int, timing: Timing
 ) -> list[Image.Image]:
     gap = timing.seconds / VIDEO_FRAMES
-    for search in (_seek_frames, _walk_frames) if gap > _SEEK_GAP_SECONDS else (_walk_frames,):
+    # A seek goes back to a key frame: frames wanted closer together are reached by decoding on.
+    can_seek = gap > timing.key_frame_seconds
+    for search in (_seek_frames, _walk_frames) if can_seek else (_walk_frames,):
         with open_video(path, format_) as container:
             stream = picture_stream(container)
             stream.thread_type = "AUTO"
@@ -243,8 +288,6 @@ def _timed_frames(
 
 
 def _to_image(frame: VideoFrame, stream: VideoStream, max_side: int) -> Image.Image:
-    width, height = fit(shown_size(frame, stream), max_side)
-    small = frame.reformat(width, height, format="rgb24", interpolation="AREA")
-    image = Image.fromarray(small.to_ndarray())
-    turn = _TURNS.get(rotation(frame))
+    image = to_rgb(frame, fit(shown_size(frame, stream), max_side))
+    _, turn = _turn(frame)
     return image if turn is None else image.transpose(turn)

@@ -3,12 +3,10 @@
 import hashlib
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +25,7 @@ from vuemantics_pipeline.media.decode import Decoded
 from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.media.probe import probe
 from vuemantics_pipeline_tests.unit import decoder_standin
-from vuemantics_pipeline_tests.unit.media_files import corner_image, write_video
+from vuemantics_pipeline_tests.unit.media_files import corner_image, write_png, write_video
 
 SECONDS = 120.0
 MEMORY_BYTES = 3 << 30
@@ -294,7 +292,9 @@ def test_a_child_dies_with_the_thread_that_started_it_and_is_replaced(photo: Pat
 
 def test_memory_is_limited(photo: Path) -> None:
     big = photo.with_name("big.png")
-    write_flat_png(big, 20_000, 20_000)
+    # Small on the disk, a byte a pixel once it is decoded.
+    rows = np.zeros((20_000, 20_000 // 8), dtype=np.uint8)
+    write_png(big, rows, bit_depth=1, colour_type=0, width=20_000)
     memory_bytes = 400 << 20
     with Decoder(seconds=SECONDS, memory_bytes=memory_bytes) as decoder:
         error = refusal(lambda: decode(decoder, big, max_pixels=400_000_000))
@@ -306,19 +306,13 @@ def test_memory_is_limited(photo: Path) -> None:
         assert refusal(lambda: decode(decoder, photo)).code == "too_much_memory"
 
 
-def write_flat_png(path: Path, width: int, height: int) -> None:
-    """A black picture of one bit a pixel: small on the disk, a byte a pixel once decoded."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes((1 + (width + 7) // 8) * height))
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    )
+def test_memory_of_a_large_heic_is_limited_as_clearly(photo: Path) -> None:
+    big = photo.with_name("big.heic")
+    corner_image(4000, 3000).save(big, "HEIF", tile_size=512, enc_params={"preset": "ultrafast"})
+    with Decoder(seconds=SECONDS, memory_bytes=350 << 20) as decoder:
+        error = refusal(lambda: decode(decoder, big, max_pixels=12_000_000))
+        assert (type(error), error.code) == (UploadError, "too_much_memory")
+        assert_decodes(decoder, photo)
 
 
 def test_the_child_has_limits_and_no_secrets(
@@ -442,6 +436,7 @@ def test_a_cold_start_is_ahead_too(photo: Path) -> None:
 def test_an_answer_larger_than_the_pipe_waits(photo: Path) -> None:
     corner_image(1600, 1200).save(photo)
     with Decoder(seconds=SECONDS, memory_bytes=MEMORY_BYTES) as decoder:
+        decode(decoder, photo)
         begin(decoder, photo, max_side=1600)
         wait_for_answer(decoder)
         (frame,) = decoder.decode(photo, max_pixels=MAX_PIXELS, max_side=1600).frames
@@ -535,9 +530,14 @@ def test_begin_raises_nothing_but_an_interrupt(
         begin(decoder, photo)
         wait_for_answer(decoder)
         assert refusal(lambda: decode(decoder, photo)).code == "decoder_unavailable"
-    with interrupts(), stand_in("interrupt_parent") as decoder, pytest.raises(Interrupt):
-        begin(decoder, photo)
-        decode(decoder, photo)
+    with interrupts(), stand_in("interrupt_parent") as decoder:
+
+        def begin_and_decode() -> None:
+            begin(decoder, photo)
+            decode(decoder, photo)
+
+        with pytest.raises(Interrupt):
+            begin_and_decode()
     assert new_children() == []
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vuemantics_pipeline.errors import BackendUnavailable, UploadError
 from vuemantics_pipeline.media.probe import probe
-from vuemantics_pipeline_tests.unit.media_files import corner_image, write_video
+from vuemantics_pipeline_tests.unit.media_files import corner_image, png_chunk, write_video
 
 MAX_PIXELS = 1_000_000
 SAMPLES = Path(__file__).parents[2] / "vuemantics_pipeline" / "home" / "samples"
@@ -77,6 +77,8 @@ def test_a_video_is_known_by_its_content(
     assert (info.width, info.height) == (64, 48)
     assert info.video_codec == video_codec
     assert info.duration_seconds == pytest.approx(2.0, abs=0.2)
+    assert info.frame_rate == 25.0
+    assert not info.has_gps
 
 
 def test_a_stored_rotation_swaps_width_and_height(tmp_path: Path) -> None:
@@ -90,6 +92,20 @@ def test_a_stored_rotation_swaps_width_and_height(tmp_path: Path) -> None:
 
     assert (photo.width, photo.height) == (40, 80)
     assert (clip.width, clip.height) == (48, 64)
+    assert (photo.rotation, clip.rotation) == (None, 270)
+
+
+@pytest.mark.parametrize(
+    ("container", "key"),
+    [("mp4", "location"), ("mov", "com.apple.quicktime.location.ISO6709")],
+)
+def test_whether_a_video_says_where_it_was_taken(tmp_path: Path, container: str, key: str) -> None:
+    options = {"movflags": "use_metadata_tags"} if "." in key else {}
+    for name, metadata in (("with", {key: "+48.8584+002.2945/"}), ("without", {})):
+        write_video(tmp_path / name, container=container, options=options, metadata=metadata)
+
+    assert probe(tmp_path / "with", max_pixels=MAX_PIXELS).has_gps
+    assert not probe(tmp_path / "without", max_pixels=MAX_PIXELS).has_gps
 
 
 def test_exif_date_and_camera(tmp_path: Path) -> None:
@@ -223,16 +239,10 @@ def test_the_limit_is_ours_not_pillows(tmp_path: Path) -> None:
     """A PNG of 400 million pixels in a few hundred bytes, twice what Pillow lets pass."""
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b""))
 
     assert failure(path, max_pixels=250_000_000).code == "too_many_pixels"
     assert probe(path, max_pixels=400_000_000).width == 20_000
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    import zlib
-
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def test_too_many_pixels_in_a_video(tmp_path: Path) -> None:
