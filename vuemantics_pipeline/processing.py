@@ -59,7 +59,7 @@ class Tools:
     analyzer: Analyzer
     uploads_root: Path
     max_pixels: int
-    stage_seconds: float = 600
+    stage_seconds: float = 3600
     reuse: bool = True
 
     def decode(self, file_path: str) -> Decoded:

@@ -75,7 +75,8 @@ class Settings(BaseSettings):
     listen_seconds: float = Field(4.5, ge=0, le=50, validation_alias="VUEMANTICS_LISTEN_SECONDS")
     grace_seconds: float = Field(900, ge=0, validation_alias="VUEMANTICS_GRACE_SECONDS")
     cancel_seconds: float = Field(10, ge=0, validation_alias="VUEMANTICS_CANCEL_SECONDS")
-    stage_seconds: float = Field(600, gt=0, validation_alias="VUEMANTICS_STAGE_SECONDS")
+    # A video takes an answer of the vision model for each frame; each answer has its own limit.
+    stage_seconds: float = Field(3600, gt=0, validation_alias="VUEMANTICS_STAGE_SECONDS")
     max_tries: int = Field(5, ge=1, validation_alias="VUEMANTICS_MAX_TRIES")
     backoff_seconds: float = Field(10, ge=0, validation_alias="VUEMANTICS_BACKOFF_SECONDS")
     backoff_max_seconds: float = Field(600, ge=0, validation_alias="VUEMANTICS_BACKOFF_MAX_SECONDS")

@@ -199,6 +199,8 @@ def ground(
         "LOCAL_EMBEDDING_DIMENSIONS": str(DIMENSION),
         "VUEMANTICS_LISTEN_SECONDS": "0",
         "VUEMANTICS_BACKOFF_SECONDS": "0",
+        # Each upload's own calls are counted, and no upload's result may come from another.
+        "VUEMANTICS_REUSE": "false",
         # Kills may come in any number: the limit of fruitless runs is not what is tested here.
         "VUEMANTICS_MAX_TRIES": "1000",
     }

@@ -419,6 +419,7 @@ def fault_stack(**environment: str) -> Iterator[FaultStack]:
     settings = {
         "VUEMANTICS_HOME": str(home),
         "VUEMANTICS_ANALYZER": "none",
+        "VUEMANTICS_REUSE": "false",
         "LOCAL_EMBEDDING_DIMENSIONS": str(DIMENSION),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }

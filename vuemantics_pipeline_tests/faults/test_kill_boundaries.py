@@ -43,6 +43,7 @@ WHEN_THE_CONNECTION_IS_CUT = {"release_own_attempts", "requeue"}
 WHEN_TERMINATED = {"release", "cancel"}
 IN_THE_SWEEP = {"requeue", "adopt", "end_cut_off"}
 ON_A_RETRY = {"retry"}
+ON_A_REANALYSIS = {"reanalyze"}
 WHILE_FILES_COME_IN = {"add_upload", "settle_total"}
 
 EVERY_COMMIT = (
@@ -52,6 +53,7 @@ EVERY_COMMIT = (
     | WHEN_TERMINATED
     | IN_THE_SWEEP
     | ON_A_RETRY
+    | ON_A_REANALYSIS
     | WHILE_FILES_COME_IN
 )
 
@@ -247,6 +249,31 @@ def test_a_retry_is_whole_or_not_at_all(
     ground.assert_sound(batch.batch_id)
     calls = _calls(ground, batch.batch_id)
     assert set(calls.values()) == {2 if is_retried else 1}
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_reanalysis_is_whole_or_not_at_all(
+    ground: Ground, files: Mapping[str, bytes], side: str
+) -> None:
+    """The model changes: either the old one's vectors are all there, or none is and all begins."""
+    batch, _ = _undisturbed(ground, files)
+    ended = _ends(ground, batch)
+
+    person = ground.start(batch.batch_id, Fault(f"{side}:reanalyze"), task="reanalyze")
+    assert person.wait() == KILLED
+
+    has_begun = side == "after"
+    now = batch_row(ground.connection, batch.batch_id)
+    assert now.status == ("pending" if has_begun else "completed")
+    space = ground.connection.execute(
+        "SELECT embedding_model FROM vuemantics_pipeline.embedding_space"
+    ).fetchone()
+    assert space == ("another model" if has_begun else "none",)
+    vectors = ground.connection.execute("SELECT count(embedding_local) FROM uploads").fetchone()
+    assert vectors == (0 if has_begun else now.successful,)
+    if not has_begun:
+        assert _ends(ground, batch) == ended
+    ground.assert_sound(batch.batch_id)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ from vuemantics_pipeline.analysis.analyzer import Description, Label
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable
 from vuemantics_pipeline.ingest import ingest
-from vuemantics_pipeline.ledger import batches, ingestion, leases, reruns, uploads, vectors
+from vuemantics_pipeline.ledger import batches, ingestion, leases, reanalysis, reruns, uploads, vectors
 from vuemantics_pipeline.ledger.connection import Connection, connect, database_errors
 from vuemantics_pipeline.ledger.records import Attempt, Scope, Stage
 from vuemantics_pipeline.ledger.transactions import transaction
@@ -86,7 +86,7 @@ class Order:
     """What a worker is to do.
 
     Attributes:
-        task: 'run', 'sweep', 'retry', or 'ingest' of the folder `offered` in the home.
+        task: 'run', 'sweep', 'retry', 'reanalyze', or 'ingest' of the folder `offered` in the home.
         trace: the file that gets a line for each point reached.
         calls: the file that gets a line for each call of a model.
     """
@@ -337,11 +337,19 @@ def _retry(job: dg.JobDefinition, order: Order) -> int:
     return SUCCEEDED
 
 
+def _reanalyze(job: dg.JobDefinition, order: Order) -> int:
+    identity = replace(_ANALYZER.identity, embedding_model="another model")
+    with _connection() as connection:
+        reanalysis.reanalyze(connection, identity, application_model="bge-m3")
+    return SUCCEEDED
+
+
 _TASKS: dict[str, Callable[[dg.JobDefinition, Order], int]] = {
     "run": _run,
     "sweep": _sweep,
     "ingest": _ingest,
     "retry": _retry,
+    "reanalyze": _reanalyze,
 }
 
 
@@ -450,7 +458,7 @@ def _install(points: _Points) -> None:
             points.reached(f"before:{commit}", upload_id)
         points.reached(f"after:{commit}", upload_id)
 
-    for module in (batches, ingestion, reruns, uploads):
+    for module in (batches, ingestion, reanalysis, reruns, uploads):
         assert hasattr(module, name)
         setattr(module, name, observed)
     for module, name in (
