@@ -1,0 +1,1 @@
+"""Bad input, gathered and generated, through the real pipeline: `make corpus`."""
