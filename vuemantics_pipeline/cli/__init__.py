@@ -18,6 +18,7 @@ from vuemantics_pipeline.cli import (
     demo,
     doctor,
     ingest,
+    mcp,
     migrate,
     reanalyze,
     retry,
@@ -66,6 +67,7 @@ app.command("reanalyze")(reanalyze.command)
 app.command("audit")(audit.command)
 app.command("migrate")(migrate.command)
 app.command("doctor")(doctor.command)
+app.command("mcp")(mcp.command)
 
 
 def main() -> None:

@@ -151,6 +151,7 @@ def _move(connection: Connection, user_id: UUID, upload_ids: Sequence[UUID]) -> 
     """Put uploads into a batch of their own, and return its id."""
     batch_id = uuid4()
     key = {"batch_id": batch_id, "user_id": user_id, "upload_ids": list(upload_ids)}
-    for statement in ("add_batch", "move", "settle_total"):
-        connection.execute(_SQL[statement], key)
+    connection.execute(_SQL["add_batch"], key)
+    connection.execute(_SQL["move"], key)
+    connection.execute(_SQL["settle_total"], key)
     return batch_id

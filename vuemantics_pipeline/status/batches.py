@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from uuid import UUID
 
 from psycopg import sql
@@ -14,10 +15,19 @@ from vuemantics_pipeline.ledger.counters import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.leases import no_such_batch
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import Batch, BatchStatus
+from vuemantics_pipeline.status.paging import Position, after
 
 _SQL = queries("status")
 _REREAD_SECONDS = 1.0
 _GATHER_SECONDS = 0.1
+
+
+class Outcome(StrEnum):
+    """How far an upload has come, in what matters to its owner."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class UploadRow:
     description: str | None
     description_audit_score: int | None
     error_message: str | None
+    created_at: datetime
     attempts: int
     seconds: float | None
 
@@ -78,6 +89,8 @@ def list_batches(
     *,
     status: BatchStatus | None = None,
     user_id: UUID | None = None,
+    since: datetime | None = None,
+    position: Position | None = None,
     limit: int = 50,
 ) -> list[Batch]:
     """Return the newest batches first, at most `limit`.
@@ -85,21 +98,26 @@ def list_batches(
     Args:
         status: only batches with this status.
         user_id: only batches of this user.
+        since: only batches created then or later; a time with a zone.
+        position: only batches after this one.
     """
-    parameters = {"status": status, "user_id": user_id, "limit": limit}
+    parameters = {"status": status, "user_id": user_id, "since": since, "limit": limit}
     with connection.cursor(row_factory=kwargs_row(_batch)) as cursor:
-        return cursor.execute(_SQL["batches"], parameters).fetchall()
+        return cursor.execute(_SQL["batches"], parameters | after(position)).fetchall()
 
 
-def get_batch(connection: Connection, batch_id: UUID) -> Batch:
+def get_batch(connection: Connection, batch_id: UUID, *, user_id: UUID | None = None) -> Batch:
     """Return one batch.
+
+    Args:
+        user_id: there are no other users' batches.
 
     Raises:
         UsageError: code 'no_such_batch'.
     """
     with connection.cursor(row_factory=kwargs_row(_batch)) as cursor:
         batch = cursor.execute(_SQL["batch"], {"batch_id": batch_id}).fetchone()
-    if batch is None:
+    if batch is None or user_id not in (None, batch.user_id):
         raise no_such_batch(batch_id)
     return batch
 
@@ -130,10 +148,24 @@ def follow_batch(connection: Connection, batch_id: UUID) -> Iterator[Batch]:
             connection.execute(sql.SQL("UNLISTEN {}").format(channel))
 
 
-def list_uploads(connection: Connection, batch_id: UUID) -> list[UploadRow]:
-    """Return a batch's uploads in the order they were added; none for an unknown batch."""
+def list_uploads(
+    connection: Connection,
+    batch_id: UUID,
+    *,
+    outcome: Outcome | None = None,
+    position: Position | None = None,
+    limit: int | None = None,
+) -> list[UploadRow]:
+    """Return a batch's uploads in the order they were added; none for an unknown batch.
+
+    Args:
+        outcome: only uploads with this outcome.
+        position: only uploads after this one.
+        limit: how many at most, None: all.
+    """
+    parameters = {"batch_id": batch_id, "outcome": outcome, "limit": limit}
     with connection.cursor(row_factory=class_row(UploadRow)) as cursor:
-        return cursor.execute(_SQL["uploads"], {"batch_id": batch_id}).fetchall()
+        return cursor.execute(_SQL["uploads"], parameters | after(position)).fetchall()
 
 
 def list_failures(connection: Connection, batch_id: UUID) -> Sequence[Failure]:

@@ -5,6 +5,9 @@ SELECT id AS batch_id, user_id, status, total_uploads, processed_uploads, succes
 FROM upload_batches
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(user_id)s::uuid IS NULL OR user_id = %(user_id)s)
+  AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s::timestamptz)
+  AND (%(after_time)s::timestamptz IS NULL OR created_at < %(after_time)s::timestamptz
+       OR (created_at = %(after_time)s::timestamptz AND id > %(after_id)s::uuid))
 ORDER BY created_at DESC, id
 LIMIT %(limit)s
 
@@ -19,7 +22,7 @@ SELECT run_id FROM vuemantics_pipeline.batch_states WHERE batch_id = %(batch_id)
 
 -- name: uploads
 SELECT u.id AS upload_id, u.filename, u.processing_status, u.description,
-       u.description_audit_score, u.error_message,
+       u.description_audit_score, u.error_message, u.created_at::timestamptz AS created_at,
        coalesce(a.attempts, 0) AS attempts, a.seconds
 FROM uploads AS u
 LEFT JOIN LATERAL (
@@ -28,7 +31,13 @@ LEFT JOIN LATERAL (
     FROM vuemantics_pipeline.attempts WHERE upload_id = u.id
 ) AS a ON true
 WHERE u.batch_id = %(batch_id)s
+  AND (%(outcome)s::text IS NULL
+       OR CASE WHEN u.processing_status IN ('completed', 'failed') THEN u.processing_status
+               ELSE 'unfinished' END = %(outcome)s)
+  AND (%(after_time)s::timestamptz IS NULL OR u.created_at > %(after_time)s::timestamptz
+       OR (u.created_at = %(after_time)s::timestamptz AND u.id > %(after_id)s::uuid))
 ORDER BY u.created_at, u.id
+LIMIT %(limit)s
 
 -- name: failures
 SELECT u.id AS upload_id, u.filename, a.error_code, coalesce(a.error_message, u.error_message)

@@ -1,0 +1,54 @@
+"""Long lists in pages: where the next page begins, as a text that a client hands back."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from vuemantics_pipeline.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Position:
+    """A row in a list that is ordered by `created_at` and `id`; the next page begins after it.
+
+    Unlike a number of rows to leave out, it stays right while rows are added.
+    """
+
+    created_at: datetime
+    row_id: UUID
+
+    @property
+    def cursor(self) -> str:
+        """The position as a text that means nothing to a client."""
+        text = f"{self.created_at.isoformat()} {self.row_id}"
+        return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def parse_cursor(cursor: str) -> Position:
+    """Read a cursor that a client hands back.
+
+    Raises:
+        UsageError: code 'bad_cursor'.
+    """
+    try:
+        moment, row_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().split(" ")
+        position = Position(datetime.fromisoformat(moment), UUID(row_id))
+        if position.created_at.tzinfo is None:
+            raise ValueError("a time without a zone")
+    except (ValueError, binascii.Error):
+        raise UsageError(
+            "bad_cursor",
+            "That is no cursor of this list.",
+            "Give `next_cursor` of the page before unchanged, or none for the first page.",
+        ) from None
+    return position
+
+
+def after(position: Position | None) -> dict[str, object]:
+    """The parameters of a query that begins after a position, or at the beginning."""
+    return {
+        "after_time": position and position.created_at,
+        "after_id": position and position.row_id,
+    }

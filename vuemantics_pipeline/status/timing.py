@@ -1,0 +1,57 @@
+"""Where a batch's time goes, and how much of it is left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from vuemantics_pipeline.ledger.connection import Connection
+from vuemantics_pipeline.ledger.queries import queries
+from vuemantics_pipeline.ledger.records import Batch, BatchStatus, Stage
+
+_SQL = queries("reports")
+_ORDER = [stage.value for stage in Stage]
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """Wall-clock seconds that one stage took in a batch, over all tries that reached it.
+
+    Attributes:
+        p50_seconds, p95_seconds: of a single try.
+    """
+
+    stage: str
+    tries: int
+    sum_seconds: float
+    p50_seconds: float
+    p95_seconds: float
+
+
+@dataclass(frozen=True)
+class BatchTiming:
+    """How long a batch took so far, and takes still.
+
+    Attributes:
+        stages: in the order an upload goes through them.
+        seconds_to_finish: at the pace of the run at work; None while no run is, or before it has
+            finished an upload.
+    """
+
+    stages: Sequence[StageTiming]
+    seconds_to_finish: float | None
+
+
+def batch_timing(connection: Connection, batch: Batch) -> BatchTiming:
+    """Measure a batch by its own attempts; those that a re-run superseded do not count."""
+    key = {"batch_id": batch.batch_id}
+    with connection.cursor(row_factory=class_row(StageTiming)) as cursor:
+        stages = cursor.execute(_SQL["stage_seconds"], key).fetchall()
+    stages.sort(key=lambda timing: _ORDER.index(timing.stage))
+    to_finish = None
+    if batch.status is BatchStatus.PROCESSING:
+        row = connection.execute(_SQL["pace"], key).fetchone()
+        if row is not None and row[0] is not None:
+            left = batch.total_uploads - batch.processed_uploads
+            to_finish = round(max(left, 0) * row[0], 1)
+    return BatchTiming(stages, to_finish)
