@@ -34,6 +34,21 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture
+def worker(database_url: str, connection: Connection) -> Iterator[Connection]:
+    """The session of a run; `connection` is the test's own view."""
+    with connect(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """UPLOAD_PATH."""
+    path = tmp_path / "uploads"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings for a home of its own, with the analyzer that looks at nothing."""
     return load_settings(

@@ -54,13 +54,6 @@ def lease(worker: Connection, batch: NewBatch) -> Lease:
 
 
 @pytest.fixture
-def worker(database_url: str, connection: Connection) -> Iterator[Connection]:
-    """The session of a run."""
-    with connect(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
 def other(database_url: str, connection: Connection) -> Iterator[Connection]:
     """The session of another run."""
     with connect(database_url) as opened:

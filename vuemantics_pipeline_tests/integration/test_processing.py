@@ -1,7 +1,7 @@
 """One upload through media, analysis and ledger, with every fault a file or a model can have."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -70,21 +70,6 @@ def raising(error: BaseException) -> ScriptedAnalyzer:
         raise error
 
     return ScriptedAnalyzer(describe)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """UPLOAD_PATH."""
-    path = tmp_path / "uploads"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def worker(database_url: str, connection: Connection) -> Iterator[Connection]:
-    """The session of the run; `connection` is the test's own view."""
-    with connect(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

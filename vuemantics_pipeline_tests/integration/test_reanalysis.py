@@ -1,6 +1,6 @@
 """Describing and embedding anew what another model or prompt made, as ordinary batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -12,7 +12,7 @@ from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ledger import batches, leases, uploads
 from vuemantics_pipeline.ledger.audit import audit
-from vuemantics_pipeline.ledger.connection import Connection, connect
+from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.reanalysis import Reanalysis, reanalyze
 from vuemantics_pipeline.ledger.vectors import check_space, claim_space
 from vuemantics_pipeline_tests import support
@@ -31,20 +31,6 @@ class As(ConstantAnalyzer):
     def __init__(self, identity: AnalyzerIdentity) -> None:
         super().__init__(DIMENSION)
         self._identity = identity
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """UPLOAD_PATH."""
-    path = tmp_path / "uploads"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def worker(database_url: str, connection: Connection) -> Iterator[Connection]:
-    with connect(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Running a batch again: what begins anew, what stays, and that the counters follow at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -34,13 +34,6 @@ ends = pytest.mark.parametrize("end", ENDS)
 @pytest.fixture
 def batch(connection: Connection) -> NewBatch:
     return support.add_batch(connection, support.add_user(connection), files=NAMES)
-
-
-@pytest.fixture
-def worker(database_url: str, connection: Connection) -> Iterator[Connection]:
-    """The session of the run; `connection` is the test's own view."""
-    with connect(database_url) as opened:
-        yield opened
 
 
 def succeed(lease: Lease, upload_id: object) -> None:

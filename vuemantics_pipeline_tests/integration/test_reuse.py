@@ -1,6 +1,6 @@
 """The same bytes of the same user are described once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from PIL import Image
 
 from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
-from vuemantics_pipeline.ledger.connection import Connection, connect
+from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.leases import Lease
 from vuemantics_pipeline.media.probe import MediaInfo
 from vuemantics_pipeline.processing import Processed, Tools, Verdict, process_upload
@@ -54,20 +54,6 @@ class CountingAnalyzer(ConstantAnalyzer):
 @pytest.fixture
 def analyzer() -> CountingAnalyzer:
     return CountingAnalyzer()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """UPLOAD_PATH."""
-    path = tmp_path / "uploads"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def worker(database_url: str, connection: Connection) -> Iterator[Connection]:
-    with connect(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture
