@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vuemantics_pipeline.ledger.connection import Connection
     from vuemantics_pipeline.settings import Settings
 
-SEARCHES = ("a bright beach under a blue sky", "a dark blue night")
+SEARCHES = ("a dog", "a palace by the water")
 _MANY = 1000
 _START_SECONDS = 90.0
 _STALL_SECONDS = 600.0

@@ -175,15 +175,3 @@ def test_what_does_not_hold_any_more_is_not_taken_over(
     connection.execute(f"UPDATE uploads SET {change} WHERE id = %s", (a,))
     process(lease, b, root, analyzer)
     assert analyzer.calls > calls
-
-
-def test_facts_of_the_file_are_recorded(
-    connection: Connection, lease: Lease, batch: NewBatch, root: Path, analyzer: CountingAnalyzer
-) -> None:
-    process(lease, batch.first, root, analyzer)
-    row = connection.execute(
-        "SELECT format, mime_type, width, height, has_gps, taken_at, duration_seconds,"
-        " sha256 = sha256(%s) FROM vuemantics_pipeline.media_facts WHERE upload_id = %s",
-        (support.photo(), batch.first),
-    ).fetchone()
-    assert row == ("JPEG", "image/jpeg", 64, 48, False, None, None, True)
