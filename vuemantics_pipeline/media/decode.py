@@ -60,7 +60,3 @@ def decode(path: Path, *, max_pixels: int, max_side: int) -> Decoded:
 def _sha256(path: Path) -> str:
     with open_file(path) as file, blame_file(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def load_frames(path: Path, info: MediaInfo, *, max_side: int) -> list[Image.Image]:
-    return decode(path, max_pixels=info.width * info.height, max_side=max_side).frames

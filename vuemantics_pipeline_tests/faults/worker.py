@@ -35,7 +35,15 @@ from vuemantics_pipeline.analysis.analyzer import Description, Label
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable
 from vuemantics_pipeline.ingest import ingest
-from vuemantics_pipeline.ledger import batches, ingestion, leases, reanalysis, reruns, uploads, vectors
+from vuemantics_pipeline.ledger import (
+    batches,
+    ingestion,
+    leases,
+    reanalysis,
+    reruns,
+    uploads,
+    vectors,
+)
 from vuemantics_pipeline.ledger.connection import Connection, connect, database_errors
 from vuemantics_pipeline.ledger.records import Attempt, Scope, Stage
 from vuemantics_pipeline.ledger.transactions import transaction
