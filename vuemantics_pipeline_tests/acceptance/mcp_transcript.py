@@ -31,7 +31,7 @@ async def main(home: str) -> None:
         assert listed.structured_content is not None
         batch_id = listed.structured_content["batches"][0]["batch_id"]
         await call("get_batch", batch_id=batch_id)
-        await call("search_media", text="a bright beach", limit=1, include_thumbnails=True)
+        await call("search_media", text="a dog", limit=1, include_thumbnails=True)
         await call("get_batch_failures", batch_id=batch_id)
         await call("get_pipeline_health")
         await call("get_batch", batch_id="the last one")
