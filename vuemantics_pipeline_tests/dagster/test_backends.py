@@ -4,7 +4,9 @@ The analyzer is the real one, against a server that speaks Ollama's language.
 """
 
 import base64
+import errno
 import io
+import os
 import shutil
 import subprocess
 import time
@@ -401,18 +403,22 @@ class Disk:
     free: Callable[[], object]
 
 
-def _no_space_for_thumbnails(root: Path) -> Disk:
-    """Whatever is written in place of a thumbnail goes to a device that is always full."""
+def _no_space_for_thumbnails(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """No thumbnail comes to its place, for want of space."""
+    is_full = False
+    replace = Path.replace
 
-    def fill() -> None:
-        for original in root.glob("*/*/original.jpg"):
-            original.with_name(".thumb_256.jpg.part").symlink_to("/dev/full")
+    def unless_full(path: Path, target: Path) -> Path:
+        if is_full and path.name == ".thumb_256.jpg.part":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
 
-    def free() -> None:
-        for part in root.glob("*/*/.thumb_256.jpg.part"):
-            part.unlink()
+    def set_full(*, full: bool) -> None:
+        nonlocal is_full
+        is_full = full
 
-    return Disk(fill, free)
+    monkeypatch.setattr(Path, "replace", unless_full)
+    return Disk(lambda: set_full(full=True), lambda: set_full(full=False))
 
 
 def _small_disk(root: Path) -> Disk:
@@ -426,12 +432,14 @@ def _small_disk(root: Path) -> Disk:
     return Disk(fill, filler.unlink)
 
 
-@pytest.fixture(params=["full device", "full disk"])
-def disk(world: World, request: pytest.FixtureRequest) -> Iterator[Disk]:
+@pytest.fixture(params=["no space", "full disk"])
+def disk(
+    world: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Disk]:
     root = world.uploads_root
     root.mkdir()
-    if request.param == "full device":
-        yield _no_space_for_thumbnails(root)
+    if request.param == "no space":
+        yield _no_space_for_thumbnails(monkeypatch)
         return
     mount, unmount = shutil.which("mount"), shutil.which("umount")
     command = [mount or "mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(root)]

@@ -262,7 +262,7 @@ def test_retry_while_a_run_holds_the_batch(
     connection: Connection, database_url: str, batch_id: UUID, scope: str
 ) -> None:
     with connect(database_url) as worker:
-        leases.acquire(worker, batch_id, "run-1")
+        lease = leases.acquire(worker, batch_id, "run-1")
         before = support.everything(connection, batch_id)
 
         result = run("retry", batch_id, "--scope", scope, "--json")
@@ -270,6 +270,7 @@ def test_retry_while_a_run_holds_the_batch(
         assert (result.exit_code, result.stdout) == (2, "")
         assert f"A run is processing batch {batch_id}." in result.stderr
         assert support.everything(connection, batch_id) == before
+        leases.release(lease)
     assert run("retry", batch_id, "--scope", scope, "--json").exit_code == 0
 
 

@@ -412,17 +412,18 @@ def test_a_vector_that_does_not_fit(
     assert support.process(lease, batch.first, root).verdict is Verdict.COMPLETED
 
 
-LOOP = "A boat. " * 20
+SHORT = "A boat on a lake."
+NONSENSE = "<|im_start|>"
 
 
 @pytest.mark.parametrize(
     ("answers", "kept"),
     [
         ((DESCRIPTION,), DESCRIPTION),
-        ((LOOP, DESCRIPTION), DESCRIPTION),
-        ((LOOP, "<|im_start|>"), LOOP.strip()),
-        (("<|im_start|>", LOOP), LOOP.strip()),
-        ((LOOP, UploadError("empty_description", "The model said nothing.")), LOOP.strip()),
+        ((SHORT, DESCRIPTION), DESCRIPTION),
+        ((SHORT, NONSENSE), SHORT),
+        ((NONSENSE, SHORT), SHORT),
+        ((SHORT, UploadError("empty_description", "The model said nothing.")), SHORT),
     ],
     ids=["good", "better", "worse", "less bad", "none"],
 )

@@ -59,9 +59,10 @@ def test_it_asks_no_network_and_says_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a connection was asked for")
+        raise AssertionError("the network was asked for")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "__init__", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     root = logging.getLogger()
     before = root.level, list(root.handlers)
 

@@ -83,12 +83,11 @@ def test_a_thumbnail_is_replaced(tmp_path: Path) -> None:
 def test_a_full_or_read_only_disk_is_nobodys_failed_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def refuse(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[:10])
+    def refuse(path: Path, target: Path) -> Path:
+        assert path.exists()
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(BackendUnavailable) as caught:
         write_thumbnail(corner_image(), tmp_path / "thumb_256.jpg")
 
