@@ -1,4 +1,4 @@
-"""How well search finds photos by what they show, on 65 labelled photos under free licences.
+"""How well search finds photos by what they show, on 64 labelled photos under free licences.
 
     python benchmarks/search_quality.py [--home HOME]
 
