@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
 from vuemantics_pipeline.errors import PipelineError, UploadError
+from vuemantics_pipeline.ledger.connection import database_errors
 from vuemantics_pipeline.ledger.counters import announce, mark_fruitful, recount
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, guard
 from vuemantics_pipeline.ledger.queries import queries
@@ -152,17 +153,21 @@ def find_same_bytes(
     Args:
         sha256: of the file's bytes, in hexadecimal digits.
         pass_mark: a description with a lower score is not worth a second use.
+
+    Raises:
+        BackendUnavailable: the connection is lost.
     """
-    row = lease.connection.execute(
-        _SQL["same_bytes"],
-        vars(identity)
-        | {
-            "user_id": attempt.user_id,
-            "upload_id": attempt.upload_id,
-            "sha256": sha256,
-            "pass_mark": pass_mark,
-        },
-    ).fetchone()
+    with database_errors(lease.connection):
+        row = lease.connection.execute(
+            _SQL["same_bytes"],
+            vars(identity)
+            | {
+                "user_id": attempt.user_id,
+                "upload_id": attempt.upload_id,
+                "sha256": sha256,
+                "pass_mark": pass_mark,
+            },
+        ).fetchone()
     if row is None:
         return None
     upload_id, description, audit_score, vector, visible_text, model_digest, model_options = row
