@@ -42,6 +42,8 @@ _OPEN_FILES = 32
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _OOM_FIRST = "1000"  # the highest that /proc/PID/oom_score_adj takes
 _NO_MEMORY = ("out of memory", "memory allocation")  # as Pillow's codecs and libheif put it
+# What libheif says as well when it cannot have memory, but not only then.
+_PERHAPS_NO_MEMORY = "unexpected c++ exception"
 
 
 def main() -> None:
@@ -108,7 +110,9 @@ def _answer(request: dict[str, str | int | None], memory_bytes: int) -> list[byt
             return [json.dumps({"info": _fields(probe(path, max_pixels=max_pixels))}).encode()]
         return _parts(decode(path, max_pixels=max_pixels, max_side=int(max_side)))
     except Exception as error:
-        return [_refusal(_too_much_memory(memory_bytes) if _ran_out(error) else error)]
+        if _ran_out(error, memory_bytes):
+            error = _too_much_memory(memory_bytes)
+        return [_refusal(error)]
 
 
 def _parts(decoded: Decoded) -> list[bytes]:
@@ -129,15 +133,25 @@ def _fields(info: MediaInfo) -> dict[str, object]:
     return fields
 
 
-def _ran_out(error: BaseException | None) -> bool:
+def _ran_out(error: BaseException | None, memory_bytes: int) -> bool:
     """Whether memory was short: libraries that have no MemoryError say so in words."""
+    was_near = _most_memory_bytes() > memory_bytes // 2
     while error is not None:
         if isinstance(error, MemoryError):
             return True
-        if any(words in str(error).lower() for words in _NO_MEMORY):
+        text = str(error).lower()
+        if any(words in text for words in _NO_MEMORY) or (was_near and _PERHAPS_NO_MEMORY in text):
             return True
         error = error.__cause__
     return False
+
+
+def _most_memory_bytes() -> int:
+    """The largest address space this process ever had."""
+    status = Path("/proc/self/status").read_text()
+    return next(
+        int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmPeak:")
+    )
 
 
 def _too_much_memory(memory_bytes: int) -> UploadError:

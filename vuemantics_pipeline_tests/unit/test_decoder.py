@@ -309,7 +309,7 @@ def test_memory_is_limited(photo: Path) -> None:
 def test_memory_of_a_large_heic_is_limited_as_clearly(photo: Path) -> None:
     big = photo.with_name("big.heic")
     corner_image(4000, 3000).save(big, "HEIF", tile_size=512, enc_params={"preset": "ultrafast"})
-    with Decoder(seconds=SECONDS, memory_bytes=350 << 20) as decoder:
+    with Decoder(seconds=SECONDS, memory_bytes=345 << 20) as decoder:
         error = refusal(lambda: decode(decoder, big, max_pixels=12_000_000))
         assert (type(error), error.code) == (UploadError, "too_much_memory")
         assert_decodes(decoder, photo)
