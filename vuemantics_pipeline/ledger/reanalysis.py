@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from psycopg.rows import class_row
 
@@ -11,6 +11,7 @@ from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
 from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.counters import announce, recount
+from vuemantics_pipeline.ledger.ingestion import add_batch
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.reruns import give_to_sensor
 from vuemantics_pipeline.ledger.transactions import transaction
@@ -85,6 +86,7 @@ def reanalyze(
             _require_switchable(connection, user_id)
         outdated = _outdated(connection, identity, user_id)
         found = [upload for upload in outdated if not upload.is_processed]
+        groups = _grouped(found)
         if not dry_run:
             if forgets:
                 connection.execute(_SQL["forget_vectors"])
@@ -92,9 +94,9 @@ def reanalyze(
                     _SQL["switch_space"],
                     {"embedding_model": identity.embedding_model, "dimension": identity.dimension},
                 )
-            _begin_anew(connection, found)
-    batches = _grouped(found)
-    return Reanalysis(len(found), len(batches), len(outdated) - len(found), forgets)
+            _begin_anew(connection, groups)
+            _recount_cancelled(connection, found)
+    return Reanalysis(len(found), len(groups), len(outdated) - len(found), forgets)
 
 
 def _require_switchable(connection: Connection, user_id: UUID | None) -> None:
@@ -134,24 +136,25 @@ def _grouped(found: Sequence[_Outdated]) -> list[list[_Outdated]]:
     return groups
 
 
-def _begin_anew(connection: Connection, found: Sequence[_Outdated]) -> None:
-    for group in _grouped(found):
+def _begin_anew(connection: Connection, groups: Sequence[Sequence[_Outdated]]) -> None:
+    for group in groups:
         upload_ids = [upload.upload_id for upload in group]
         batch_id = group[0].batch_id or _move(connection, group[0].user_id, upload_ids)
         connection.execute(_SQL["lock_batch"], {"batch_id": batch_id})
         connection.execute(_SQL["supersede_attempts"], {"upload_ids": upload_ids})
         connection.execute(_SQL["reset_uploads"], {"upload_ids": upload_ids})
         give_to_sensor(connection, batch_id)
+
+
+def _recount_cancelled(connection: Connection, found: Sequence[_Outdated]) -> None:
+    """Let the batches that uploads have left say so."""
     for cancelled in sorted({u.cancelled_batch_id for u in found if u.cancelled_batch_id}):
         recount(connection, cancelled)
         announce(connection, cancelled)
 
 
-def _move(connection: Connection, user_id: UUID, upload_ids: Sequence[UUID]) -> UUID:
+def _move(connection: Connection, user_id: UUID, upload_ids: list[UUID]) -> UUID:
     """Put uploads into a batch of their own, and return its id."""
-    batch_id = uuid4()
-    key = {"batch_id": batch_id, "user_id": user_id, "upload_ids": list(upload_ids)}
-    connection.execute(_SQL["add_batch"], key)
-    connection.execute(_SQL["move"], key)
-    connection.execute(_SQL["settle_total"], key)
+    batch_id = add_batch(connection, user_id, offered=len(upload_ids))
+    connection.execute(_SQL["move"], {"batch_id": batch_id, "upload_ids": upload_ids})
     return batch_id

@@ -27,19 +27,10 @@ WHERE u.processing_status = 'completed'
 ORDER BY u.created_at, u.id
 
 -- name: lock_batch
-SELECT vuemantics_pipeline.lease_is_held(id) FROM upload_batches WHERE id = %(batch_id)s FOR UPDATE
-
--- name: add_batch
-INSERT INTO upload_batches (id, user_id, status, total_uploads, created_at, updated_at)
-VALUES (%(batch_id)s, %(user_id)s, 'pending', 0, now(), now())
+SELECT FROM upload_batches WHERE id = %(batch_id)s FOR UPDATE
 
 -- name: move
 UPDATE uploads SET batch_id = %(batch_id)s, updated_at = now() WHERE id = ANY(%(upload_ids)s)
-
--- name: settle_total
-UPDATE upload_batches
-SET total_uploads = (SELECT count(*) FROM uploads WHERE batch_id = %(batch_id)s), updated_at = now()
-WHERE id = %(batch_id)s
 
 -- name: supersede_attempts
 UPDATE vuemantics_pipeline.attempts SET superseded = true
