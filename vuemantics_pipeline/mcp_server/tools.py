@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from inspect import getdoc
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from mcp.server.mcpserver.tools import Tool
@@ -42,6 +42,8 @@ from vuemantics_pipeline.status.explain import explain_upload, group_failures, p
 from vuemantics_pipeline.status.health import pipeline_health
 from vuemantics_pipeline.status.paging import Position, parse_cursor
 from vuemantics_pipeline.status.search import MAX_TEXT_LENGTH, search
+
+_Row = TypeVar("_Row")
 
 _EXAMPLES = 3
 _PICTURES = 10
@@ -100,9 +102,10 @@ class ReadingTools:
                 position=position,
                 limit=limit + 1,
             )
-        page = batches[:limit]
+        page, next_cursor = _page(
+            batches, limit, lambda batch: Position(batch.created_at, batch.batch_id)
+        )
         documents = [_selected(batch_document(batch), fields) for batch in page]
-        next_cursor = _cursor(page[-1]) if len(batches) > limit else None
         return answer(
             {"batches": documents, "next_cursor": next_cursor},
             f"{counted(len(page), 'batch', 'batches')}, the newest first.",
@@ -146,13 +149,10 @@ class ReadingTools:
                 position=position,
                 limit=limit + 1,
             )
-        page = uploads[:limit]
-        documents = [upload_document(upload) for upload in page]
-        next_cursor = (
-            Position(page[-1].created_at, page[-1].upload_id).cursor
-            if len(uploads) > limit
-            else None
+        page, next_cursor = _page(
+            uploads, limit, lambda upload: Position(upload.created_at, upload.upload_id)
         )
+        documents = [upload_document(upload) for upload in page]
         return answer(
             {"batch_id": str(batch.batch_id), "uploads": documents, "next_cursor": next_cursor},
             f"{counted(len(page), 'upload', 'uploads')} of batch {batch.batch_id}.",
@@ -348,8 +348,12 @@ def _selected(document: Document, fields: Sequence[str] | None) -> Document:
     return {name: value for name, value in document.items() if name == "batch_id" or name in fields}
 
 
-def _cursor(batch: Batch) -> str:
-    return Position(batch.created_at, batch.batch_id).cursor
+def _page(
+    rows: Sequence[_Row], limit: int, position: Callable[[_Row], Position]
+) -> tuple[Sequence[_Row], str | None]:
+    """The page, and the cursor of the next: `rows` are one more than `limit` if there is one."""
+    page = rows[:limit]
+    return page, position(page[-1]).cursor if len(rows) > limit else None
 
 
 def _more(next_cursor: str | None) -> list[str]:

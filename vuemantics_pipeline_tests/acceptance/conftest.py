@@ -83,15 +83,19 @@ def stop(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-@pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory) -> App:
-    home = tmp_path_factory.mktemp("app") / "home"
-    outside = {
+def outside_environment() -> dict[str, str]:
+    """The environment of the tests, without what would lead a stack away from its own home."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("VUEMANTICS", "DAGSTER", "DATABASE", "UPLOAD"))
     }
-    return App(home, free_port(), outside | {"VUEMANTICS_LISTEN_SECONDS": "5"})
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
+    home = tmp_path_factory.mktemp("app") / "home"
+    return App(home, free_port(), outside_environment() | {"VUEMANTICS_LISTEN_SECONDS": "5"})
 
 
 @pytest.fixture(scope="session")

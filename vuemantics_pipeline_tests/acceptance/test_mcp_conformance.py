@@ -14,7 +14,13 @@ import pytest
 
 from vuemantics_pipeline.home.processes import free_port
 from vuemantics_pipeline_tests.acceptance.bearer_proxy import bearer_proxy
-from vuemantics_pipeline_tests.acceptance.conftest import COMMAND, App, eventually, stop
+from vuemantics_pipeline_tests.acceptance.conftest import (
+    COMMAND,
+    App,
+    eventually,
+    outside_environment,
+    stop,
+)
 
 PINNED = Path(__file__).parent / "mcp"
 SNAPSHOT = Path(__file__).parents[1] / "unit" / "snapshots" / "mcp_tools.json"
@@ -64,12 +70,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def library(tmp_path_factory: pytest.TempPathFactory) -> App:
     """A home with one batch in it, which nobody processes."""
     home = tmp_path_factory.mktemp("library") / "home"
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("VUEMANTICS", "DAGSTER", "DATABASE", "UPLOAD"))
-    }
-    app = App(home, free_port(), inherited | {"PATH": PATH, "VUEMANTICS_MCP_TOKEN": TOKEN})
+    environment = {"PATH": PATH, "VUEMANTICS_MCP_TOKEN": TOKEN}
+    app = App(home, free_port(), outside_environment() | environment)
     app.vuemantics("ingest", str(SAMPLES / "dahlia.jpg"))
     return app
 

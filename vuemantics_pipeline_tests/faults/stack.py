@@ -1,6 +1,5 @@
 """The real processes of `vuemantics up`, to be broken, and what the tests ask them."""
 
-import os
 import shutil
 import signal
 import statistics
@@ -24,7 +23,7 @@ from vuemantics_pipeline.home.postgres import DATABASE, _Server
 from vuemantics_pipeline.home.processes import free_port
 from vuemantics_pipeline.ledger.audit import audit
 from vuemantics_pipeline.ledger.connection import Connection, connect
-from vuemantics_pipeline_tests.acceptance.conftest import App
+from vuemantics_pipeline_tests.acceptance.conftest import App, outside_environment
 from vuemantics_pipeline_tests.faults.definitions import POISON_HEIGHT
 from vuemantics_pipeline_tests.support import (
     NewBatch,
@@ -410,11 +409,6 @@ def fault_stack(**environment: str) -> Iterator[FaultStack]:
     """A running stack on a home of its own; at the end nothing of it is left."""
     # Not under tmp_path: another pytest of the same root closes that to the server's user.
     folder = Path(tempfile.mkdtemp(prefix="vuemantics-faults-"))
-    outside = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("VUEMANTICS", "DAGSTER", "DATABASE", "UPLOAD"))
-    }
     home = folder / "home"
     settings = {
         "VUEMANTICS_HOME": str(home),
@@ -423,7 +417,7 @@ def fault_stack(**environment: str) -> Iterator[FaultStack]:
         "LOCAL_EMBEDDING_DIMENSIONS": str(DIMENSION),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    stack = FaultStack(App(home, free_port(), outside | settings | environment))
+    stack = FaultStack(App(home, free_port(), outside_environment() | settings | environment))
     try:
         stack.start()
         yield stack
