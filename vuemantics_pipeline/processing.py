@@ -1,10 +1,11 @@
 """One upload through media, analysis and ledger. A plain function: Dagster only calls it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -30,6 +31,14 @@ MAX_SIDE = 1568
 _FAILURES_TO_BLAME_A_FILE = 3
 _SOUND_SIZE = (128, 128)
 _SOUND_PHOTO = MediaInfo("image", "JPEG", "image/jpeg", "jpg", *_SOUND_SIZE)
+
+
+OnStage = Callable[[Attempt, Stage, float], None]
+"""Hears of each stage at its end, however it ended, and how many seconds it took."""
+
+
+def _unheard(attempt: Attempt, stage: Stage, seconds: float) -> None:
+    """The `OnStage` of whoever does not follow."""
 
 
 class Verdict(StrEnum):
@@ -85,7 +94,12 @@ class Processed:
 
 
 def process_upload(
-    lease: Lease, upload_id: UUID, tools: Tools, *, upcoming: str | None = None
+    lease: Lease,
+    upload_id: UUID,
+    tools: Tools,
+    *,
+    upcoming: str | None = None,
+    on_stage: OnStage = _unheard,
 ) -> Processed:
     """Make one attempt at an upload and record what came of it.
 
@@ -95,13 +109,14 @@ def process_upload(
     Args:
         upcoming: `file_path` of the upload that is probably next: it is decoded while the model
             works on this one. Nothing is recorded about it.
+        on_stage: called at the end of each stage.
 
     Raises:
         BackendUnavailable: a model, the disk or the database is down.
         BatchStopped: the batch was cancelled.
         LeaseLost: another run took over.
     """
-    clock = _StageClock(lease, tools.stage_seconds)
+    clock = _StageClock(lease, tools.stage_seconds, on_stage)
     try:
         attempt = uploads.start_attempt(lease, upload_id, tools.analyzer.identity)
         if attempt is None:
@@ -217,7 +232,12 @@ def _describe(
     again: bool = False,
 ) -> tuple[Description, int]:
     with _blamed_in_the_end(attempt, analyzer), clock.stage(attempt, Stage.VISION_ANALYSIS):
-        described = analyzer.describe(decoded.frames, decoded.info, again=again)
+        described = analyzer.describe(
+            decoded.frames,
+            decoded.info,
+            again=again,
+            on_frame=partial(uploads.describe_frame, clock.lease, attempt),
+        )
         described = replace(described, text=storable(described.text).strip())
     with clock.stage(attempt, Stage.DESCRIPTION_AUDIT):
         return described, audit(described.text)
@@ -236,14 +256,15 @@ def _give_back(
 class _StageClock:
     """Records each stage in the ledger as it begins, how long it took, and ends it in time."""
 
-    def __init__(self, lease: Lease, limit_seconds: float) -> None:
+    def __init__(self, lease: Lease, limit_seconds: float, on_stage: OnStage) -> None:
         self.seconds: dict[str, float] = {}
-        self._lease = lease
+        self.lease = lease
         self._limit_seconds = limit_seconds
+        self._on_stage = on_stage
 
     @contextmanager
     def stage(self, attempt: Attempt, stage: Stage) -> Iterator[None]:
-        uploads.reach_stage(self._lease, attempt, stage, self.seconds)
+        uploads.reach_stage(self.lease, attempt, stage, self.seconds)
         started = time.perf_counter()
         try:
             with time_limit(self._limit_seconds):
@@ -258,3 +279,4 @@ class _StageClock:
             # A description that was asked for twice took the time of both.
             taken = time.perf_counter() - started
             self.seconds[stage] = self.seconds.get(stage, 0) + taken
+            self._on_stage(attempt, stage, taken)

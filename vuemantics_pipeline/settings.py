@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         1024, ge=1, le=2000, validation_alias="LOCAL_EMBEDDING_DIMENSIONS"
     )
 
+    secret_key: Annotated[SecretStr | None, NoDecode] = Field(None, validation_alias="SECRET_KEY")
+    redis_url: Annotated[SecretStr | None, NoDecode] = Field(None, validation_alias="REDIS_URL")
+
     # The pipeline's own
     home: Path = Field(default_factory=_default_home, validation_alias="VUEMANTICS_HOME")
     analyzer: AnalyzerName = Field(AnalyzerName.EMBEDDED, validation_alias="VUEMANTICS_ANALYZER")
@@ -81,7 +84,29 @@ class Settings(BaseSettings):
     backoff_seconds: float = Field(10, ge=0, validation_alias="VUEMANTICS_BACKOFF_SECONDS")
     backoff_max_seconds: float = Field(600, ge=0, validation_alias="VUEMANTICS_BACKOFF_MAX_SECONDS")
 
-    @field_validator("home", "upload_path")
+    # Where people find the Dagster UI; `vuemantics up` sets it to its own.
+    ui_url: str = Field("http://127.0.0.1:3000", validation_alias="VUEMANTICS_UI_URL")
+    reports_path: Path | None = Field(None, validation_alias="VUEMANTICS_REPORTS_PATH")
+    alert_webhook_url: Annotated[SecretStr | None, NoDecode] = Field(
+        None, validation_alias="VUEMANTICS_ALERT_WEBHOOK_URL"
+    )
+    gateway_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias="VUEMANTICS_GATEWAY_ORIGINS"
+    )
+    gateway_sockets: int = Field(5000, ge=1, validation_alias="VUEMANTICS_GATEWAY_SOCKETS")
+    gateway_sockets_per_user: int = Field(
+        50, ge=1, validation_alias="VUEMANTICS_GATEWAY_SOCKETS_PER_USER"
+    )
+
+    @field_validator("gateway_origins", mode="before")
+    @classmethod
+    def _listed(cls, origins: object) -> object:
+        """Split `https://a.example, https://b.example`."""
+        if isinstance(origins, str):
+            return tuple(origin.strip() for origin in origins.split(",") if origin.strip())
+        return origins
+
+    @field_validator("home", "upload_path", "reports_path")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
@@ -90,6 +115,11 @@ class Settings(BaseSettings):
     def uploads(self) -> Path:
         """Folder that `uploads.file_path` is relative to."""
         return self.upload_path or self.home / "uploads"
+
+    @cached_property
+    def reports(self) -> Path:
+        """Folder that the daily report is written to."""
+        return self.reports_path or self.home / "reports"
 
     def require_database_url(self) -> str:
         """Return DATABASE_URL.

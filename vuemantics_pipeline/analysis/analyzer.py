@@ -1,12 +1,19 @@
 """What an analyzer is. `build_analyzer` in `build.py` picks one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
 
 from vuemantics_pipeline.media.probe import MediaInfo
+
+OnFrame = Callable[[int, int], None]
+"""Hears (done, total) whenever another of a video's frames has been looked at."""
+
+
+def unheard(done: int, total: int) -> None:
+    """The `OnFrame` of whoever does not follow."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,12 @@ class Analyzer(Protocol):
     def identity(self) -> AnalyzerIdentity: ...
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         """Describe one upload in plain language.
 
@@ -70,6 +82,7 @@ class Analyzer(Protocol):
             frames: at least one upright RGB image: the picture, or frames of the video in order.
             info: what the file says about itself.
             again: the first answer was no good; give another one, if there can be another.
+            on_frame: called after each frame of a video; what it raises ends the call.
 
         Raises:
             BackendUnavailable: the model cannot be reached or is missing.

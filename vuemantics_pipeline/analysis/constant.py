@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
+from vuemantics_pipeline.analysis.analyzer import (
+    AnalyzerIdentity,
+    Description,
+    Label,
+    OnFrame,
+    unheard,
+)
 from vuemantics_pipeline.media.probe import MediaInfo
 
 _DESCRIPTION = (
@@ -35,6 +41,7 @@ class ConstantAnalyzer:
         info: MediaInfo,  # noqa: ARG002
         *,
         again: bool = False,  # noqa: ARG002
+        on_frame: OnFrame = unheard,  # noqa: ARG002
     ) -> Description:
         return Description(_DESCRIPTION)
 

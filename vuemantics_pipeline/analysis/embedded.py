@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
+from vuemantics_pipeline.analysis.analyzer import (
+    AnalyzerIdentity,
+    Description,
+    Label,
+    OnFrame,
+    unheard,
+)
 from vuemantics_pipeline.analysis.appearance import (
     describe_colours,
     describe_light,
@@ -71,6 +77,7 @@ class EmbeddedAnalyzer:
         info: MediaInfo,
         *,
         again: bool = False,  # noqa: ARG002
+        on_frame: OnFrame = unheard,
     ) -> Description:
         """See `Analyzer.describe`. Writing is read in the middle frame only.
 
@@ -78,10 +85,11 @@ class EmbeddedAnalyzer:
             BackendUnavailable: 'model_missing' or 'model_damaged'.
         """
         middle = frames[len(frames) // 2]
-        labels = recognise(self._probabilities(frames))
+        is_video = info.file_type == "video"
+        labels = recognise(self._probabilities(frames, on_frame if is_video else unheard))
         visible_text = self._ocr.read(middle) if self._ocr else ""
         sentences = [
-            describe_things("photo" if info.file_type == "image" else "video", labels),
+            describe_things("video" if is_video else "photo", labels),
             _quote(visible_text),
             _describe_kind(info, len(frames)),
             describe_colours(middle),
@@ -122,14 +130,19 @@ class EmbeddedAnalyzer:
             models.append(self._ocr.MODEL_NAME)
         return f"The embedded analyzer is ready; {_listed(models)} are the files they should be."
 
-    def _probabilities(self, frames: Sequence[Image.Image]) -> NDArray[np.float32]:
+    def _probabilities(
+        self, frames: Sequence[Image.Image], on_frame: OnFrame
+    ) -> NDArray[np.float32]:
         """Those of the frames taken together: what is seen in several counts for more.
 
         The mean of square roots, squared: of two classes with the same mean it prefers the one
         that is there all along.
         """
-        roots = sum(np.sqrt(self._vision.probabilities(frame)) for frame in frames)
-        return np.square(roots / np.float32(len(frames)))
+        roots = []
+        for number, frame in enumerate(frames, start=1):
+            roots.append(np.sqrt(self._vision.probabilities(frame)))
+            on_frame(number, len(frames))
+        return np.square(np.mean(roots, axis=0, dtype=np.float32))
 
     def _phrase(self, name: str) -> NDArray[np.float64]:
         """The vector of a label's everyday word: there are few, and they come again and again."""

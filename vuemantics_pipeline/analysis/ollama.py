@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
+from vuemantics_pipeline.analysis.analyzer import (
+    AnalyzerIdentity,
+    Description,
+    Label,
+    OnFrame,
+    unheard,
+)
 from vuemantics_pipeline.analysis.audit import PASS_MARK, audit
 from vuemantics_pipeline.analysis.ollama_errors import OllamaRefusal
 from vuemantics_pipeline.analysis.ollama_images import jpeg
@@ -62,7 +68,12 @@ class OllamaAnalyzer:
         return self._identity
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         """See `Analyzer.describe`. A video is described frame by frame, and then as a whole.
 
@@ -73,7 +84,7 @@ class OllamaAnalyzer:
         """
         options = self._options(again=again)
         if info.file_type == "video":
-            text = self._describe_video(frames, info.duration_seconds, options)
+            text = self._describe_video(frames, info.duration_seconds, options, on_frame)
         else:
             text = self._ask(DESCRIBE_IMAGE, frames[0], options)
         if not text:
@@ -131,7 +142,11 @@ class OllamaAnalyzer:
         }
 
     def _describe_video(
-        self, frames: Sequence[Image.Image], duration: float | None, options: _Options
+        self,
+        frames: Sequence[Image.Image],
+        duration: float | None,
+        options: _Options,
+        on_frame: OnFrame,
     ) -> str:
         count = len(frames)
         note_options = options | {"num_predict": self._note_tokens(count)}
@@ -141,6 +156,7 @@ class OllamaAnalyzer:
             second = None if duration is None else round(duration * (number - 0.5) / count, 1)
             prompt = describe_frame(number, count, second)
             notes.append(FrameNote(second, self._ask(prompt, frame, note_options)))
+            on_frame(number, count)
         good = [note for note in notes if audit(note.text) >= PASS_MARK]
         if len(good) < 2:
             return max((note.text for note in notes), key=audit)

@@ -98,9 +98,9 @@ def _copy_if_changed(source: Traversable, target: Path) -> None:
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:
-    """Every setting under the name of its variable, except the password-bearing DATABASE_URL."""
+    """Every setting under the name of its variable, except secrets: those are inherited."""
     return {
-        variable(name): str(value)
+        variable(name): ",".join(value) if isinstance(value, tuple) else str(value)
         for name in Settings.model_fields
         if (value := getattr(settings, name)) is not None and not isinstance(value, SecretStr)
     }

@@ -17,7 +17,14 @@ def recount(connection: Connection, batch_id: UUID) -> None:
 
 
 def announce(connection: Connection, batch_id: UUID, upload_id: UUID | None = None) -> None:
-    """Say that a batch, or an upload in it, has moved; heard only if the transaction commits."""
+    """Say that a batch, or an upload in it, has moved; heard only if the transaction commits.
+
+    It also raises the batch's `progress_seq`, so that whoever follows knows what they have missed.
+    Call it last, with the batch's row locked.
+
+    Args:
+        upload_id: the only upload that moved; None: any of them may have.
+    """
     connection.execute(_SQL["announce"], {"batch_id": batch_id, "upload_id": upload_id})
 
 

@@ -8,15 +8,16 @@ from types import FrameType
 
 from vuemantics_pipeline.ledger.connection import Connection, database_errors
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """Run the block as one transaction.
 
-    A request to stop that arrives meanwhile takes effect at the end of the block: an exception
-    raised inside the driver would leave the connection unusable for giving the upload back.
+    A request to stop, or the end of a time limit, that arrives meanwhile takes effect at the end of
+    the block: an exception raised inside the driver would leave the connection unusable for giving
+    the upload back.
 
     Raises:
         BackendUnavailable: the connection is lost; whether the transaction committed is unknown.
@@ -27,7 +28,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Let requests to stop that arrive meanwhile take effect at the end of the block."""
+    """Let requests to stop and time limits that arrive meanwhile take effect after the block."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs signal handlers in the main thread only
         return
@@ -43,4 +44,5 @@ def signals_deferred() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if received:
-            signal.raise_signal(received[0])
+            # One is all that can be raised; a request to stop matters more than a limit.
+            signal.raise_signal(min(received, key=_SIGNALS.index))

@@ -102,6 +102,22 @@ def reach_stage(
             announce(lease.connection, lease.batch_id, attempt.upload_id)
 
 
+def describe_frame(lease: Lease, attempt: Attempt, done: int, total: int) -> None:
+    """Record that the vision model has described `done` of a video's `total` frames.
+
+    Raises:
+        LeaseLost: another run took over.
+    """
+    with transaction(lease.connection):
+        guard(lease)
+        moved = lease.connection.execute(
+            _SQL["describe_frame"],
+            {"attempt_id": attempt.attempt_id, "done": done, "total": total},
+        )
+        if moved.rowcount == 1:
+            announce(lease.connection, lease.batch_id, attempt.upload_id)
+
+
 def complete(lease: Lease, attempt: Attempt, outcome: Outcome) -> None:
     """Record that an upload is described and searchable. Repeating it changes nothing.
 

@@ -1,18 +1,22 @@
-"""Frames -> the small JPEG that lists and search results show."""
+"""Frames -> the small JPEG that lists and search results show, and that JPEG for who may see it."""
 
 import errno
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 from PIL import Image, ImageStat
 
 from vuemantics_pipeline.errors import UploadError
 from vuemantics_pipeline.media.content import storage_unavailable
 from vuemantics_pipeline.media.images import shrink
+from vuemantics_pipeline.media.paths import resolve_upload
 
 MAX_SIDE = 256
 _QUALITY = 85
+_LARGEST_BYTES = 256 * 1024
+_JPEG = b"\xff\xd8\xff"
 # Standard deviation of luma, 0-255: below it a frame is black, blank or a fade.
 _ENOUGH_SPREAD = 12.0
 
@@ -72,3 +76,29 @@ def write_thumbnail(thumbnail: Image.Image, path: Path) -> None:
                 "Upload the file again.",
             ) from error
         raise storage_unavailable(path.parent, "write", error) from error
+
+
+def read_thumbnail(root: Path, thumbnail_path: str | None, *, user_id: UUID | None) -> bytes | None:
+    """Return the JPEG that `uploads.thumbnail_path` names.
+
+    Args:
+        root: UPLOAD_PATH.
+        user_id: it must lie in this user's own folder; None: in anybody's.
+
+    Returns:
+        At most 256 KiB; None if there is none, or what is there is no thumbnail.
+    """
+    if thumbnail_path is None:
+        return None
+    try:
+        path = resolve_upload(root, thumbnail_path)
+        if user_id is not None and not path.is_relative_to((root / str(user_id)).resolve()):
+            return None
+        if not path.is_file():  # a pipe would keep whoever opens it waiting
+            return None
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
+    except (OSError, UploadError):
+        return None
+    is_thumbnail = len(content) <= _LARGEST_BYTES and content.startswith(_JPEG)
+    return content if is_thumbnail else None

@@ -9,7 +9,7 @@ from uuid import UUID
 import dagster as dg
 import pytest
 
-from vuemantics_pipeline.analysis.analyzer import Description
+from vuemantics_pipeline.analysis.analyzer import Description, OnFrame, unheard
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.migrate import migrate
@@ -29,7 +29,9 @@ class ScriptedAnalyzer(ConstantAnalyzer):
         self.calls = 0
         self.before: Callable[[int], None] = lambda call: None
 
-    def describe(self, frames: Any, info: Any, *, again: bool = False) -> Description:
+    def describe(
+        self, frames: Any, info: Any, *, again: bool = False, on_frame: OnFrame = unheard
+    ) -> Description:
         self.calls += 1
         self.before(self.calls)
         return super().describe(frames, info, again=again)

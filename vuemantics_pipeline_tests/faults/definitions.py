@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import Analyzer, Description
+from vuemantics_pipeline.analysis.analyzer import Analyzer, Description, OnFrame, unheard
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.media.probe import MediaInfo
 from vuemantics_pipeline.orchestration.build import build_definitions
@@ -42,14 +42,19 @@ class HeldAnalyzer(ConstantAnalyzer):
     """Notes each call in the file `calls` of the home, and waits for as long as it is told to."""
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         with (load_settings().home / "calls").open("a") as calls:
             calls.write(f"{info.width}\n")
         if info.height == POISON_HEIGHT:
             os._exit(3)
         wait_while_held(str(info.width))
-        return super().describe(frames, info, again=again)
+        return super().describe(frames, info, again=again, on_frame=on_frame)
 
 
 @dg.resource

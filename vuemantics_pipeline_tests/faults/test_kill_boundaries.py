@@ -37,7 +37,10 @@ BAD = "bad.jpg"
 
 LEDGER = Path(vuemantics_pipeline.ledger.__file__).parent
 
-IN_A_RUN = {"open_batch", "start_attempt", "reach_stage", "complete", "fail", "close_batch"}
+IN_A_RUN = {
+    *("open_batch", "start_attempt", "reach_stage", "describe_frame"),
+    *("complete", "fail", "close_batch"),
+}
 WHEN_A_BACKEND_IS_DOWN = {"release", "requeue"}
 WHEN_THE_CONNECTION_IS_CUT = {"release_own_attempts", "requeue"}
 WHEN_TERMINATED = {"release", "cancel"}

@@ -31,7 +31,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from PIL import Image
 
 from vuemantics_pipeline import processing
-from vuemantics_pipeline.analysis.analyzer import Description, Label
+from vuemantics_pipeline.analysis.analyzer import Description, Label, OnFrame, unheard
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable
 from vuemantics_pipeline.ingest import ingest
@@ -424,11 +424,18 @@ class _Analyzer(ConstantAnalyzer):
     points: _Points | None = None
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         points, said = self._points(), describe(info.width, info.height)
         points.reached("before:describe", points.upload_id)
         points.called("describe", said)
+        if info.file_type == "video":
+            on_frame(1, 1)
         points.reached("after:describe", points.upload_id)
         return Description(said)
 

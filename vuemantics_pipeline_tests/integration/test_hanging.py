@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vuemantics_pipeline.analysis.analyzer import Analyzer, Description, Label
+from vuemantics_pipeline.analysis.analyzer import Analyzer, Description, Label, OnFrame, unheard
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.ledger import batches
 from vuemantics_pipeline.ledger.audit import audit
@@ -31,7 +31,14 @@ class HangingAnalyzer(ConstantAnalyzer):
         super().__init__(DIMENSION)
         self._question = question
 
-    def describe(self, frames: Sequence[Any], info: Any, *, again: bool = False) -> Description:
+    def describe(
+        self,
+        frames: Sequence[Any],
+        info: Any,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
+    ) -> Description:
         if self._question == "describe":
             time.sleep(FOR_EVER)
         return super().describe(frames, info, again=again)

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import Description, Label
+from vuemantics_pipeline.analysis.analyzer import Description, Label, OnFrame, unheard
 from vuemantics_pipeline.analysis.audit import PASS_MARK, audit
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import BackendUnavailable, UploadError
@@ -37,7 +37,12 @@ class ScriptedAnalyzer(ConstantAnalyzer):
         self.embedded: list[str] = []
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         self.shown += [frame.size for frame in frames]
         return Description(self._describe())
@@ -56,7 +61,12 @@ class SecondThoughts(ConstantAnalyzer):
         self.asked: list[bool] = []
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         self.asked.append(again)
         answer = next(self._answers)

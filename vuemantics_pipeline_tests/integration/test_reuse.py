@@ -9,7 +9,13 @@ from uuid import UUID
 import pytest
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
+from vuemantics_pipeline.analysis.analyzer import (
+    AnalyzerIdentity,
+    Description,
+    Label,
+    OnFrame,
+    unheard,
+)
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.leases import Lease
@@ -34,7 +40,12 @@ class CountingAnalyzer(ConstantAnalyzer):
         return self._identity
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         self.calls += 1
         return Description(

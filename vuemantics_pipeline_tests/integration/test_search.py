@@ -9,7 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
-from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity, Description, Label
+from vuemantics_pipeline.analysis.analyzer import (
+    AnalyzerIdentity,
+    Description,
+    Label,
+    OnFrame,
+    unheard,
+)
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
 from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ingest import ingest
@@ -36,7 +42,12 @@ class ColourAnalyzer:
         self.embedded: list[str] = []
 
     def describe(
-        self, frames: Sequence[Image.Image], info: MediaInfo, *, again: bool = False
+        self,
+        frames: Sequence[Image.Image],
+        info: MediaInfo,
+        *,
+        again: bool = False,
+        on_frame: OnFrame = unheard,
     ) -> Description:
         pixel = frames[0].getpixel((0, 0))
         assert isinstance(pixel, tuple)

@@ -128,7 +128,7 @@ WHERE id = %(batch_id)s
 -- name: next_try
 UPDATE vuemantics_pipeline.batch_states
 SET try_number = try_number + 1, fence = fence + 1, fruitless_runs = %(fruitless_runs)s,
-    outages = %(outages)s, run_id = NULL,
+    outages = %(outages)s, takeovers = takeovers + 1, run_id = NULL,
     requested_at = NULL, not_before = now() + make_interval(secs => %(wait_seconds)s)
 WHERE batch_id = %(batch_id)s
 

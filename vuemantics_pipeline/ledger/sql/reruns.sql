@@ -29,5 +29,5 @@ WHERE id = %(batch_id)s
 -- name: fresh_try
 INSERT INTO vuemantics_pipeline.batch_states AS s (batch_id) VALUES (%(batch_id)s)
 ON CONFLICT (batch_id) DO UPDATE
-SET try_number = s.try_number + 1, fence = s.fence + 1, fruitless_runs = 0, outages = 0, run_id = NULL,
-    requested_at = NULL, not_before = NULL
+SET try_number = s.try_number + 1, fence = s.fence + 1, fruitless_runs = 0, outages = 0,
+    takeovers = 0, run_id = NULL, requested_at = NULL, not_before = NULL

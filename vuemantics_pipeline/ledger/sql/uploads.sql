@@ -28,6 +28,10 @@ WITH attempt AS (
 UPDATE uploads SET processing_status = %(status)s, updated_at = now()
 WHERE id = (SELECT upload_id FROM attempt) AND processing_status NOT IN ('completed', 'failed')
 
+-- name: describe_frame
+UPDATE vuemantics_pipeline.attempts SET frames_done = %(done)s, frames_total = %(total)s
+WHERE id = %(attempt_id)s AND outcome IS NULL
+
 -- name: end_attempt
 UPDATE vuemantics_pipeline.attempts
 SET outcome = %(outcome)s, ended_at = clock_timestamp(), stage_seconds = %(stage_seconds)s,
