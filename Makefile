@@ -40,7 +40,7 @@ demo: setup ## Process sample photos and show them live: PHOTOS=/my/folder for y
 	@exec $(BIN)/vuemantics demo --home .home $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(ONCE),--once)
 
 test: setup ## Run all tests
-	@tools/install-debian-packages chromium
+	@tools/install-debian-packages chromium redis-server
 	@tools/run-tests
 
 soak: setup ## Kill workers 5,000 times at random moments

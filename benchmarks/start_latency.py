@@ -17,7 +17,7 @@ from uuid import UUID
 from PIL import Image
 
 from vuemantics_pipeline.home.processes import free_port
-from vuemantics_pipeline.home.stack import running_stack
+from vuemantics_pipeline.home.stack import Address, running_stack
 from vuemantics_pipeline.ingest import ingest
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.settings import AnalyzerName, load_settings
@@ -29,7 +29,7 @@ def main(batches: int) -> None:
         photo = Path(folder) / "photo.jpg"
         Image.new("RGB", (64, 48), "teal").save(photo)
         settings = load_settings(home=Path(folder) / "home", analyzer=AnalyzerName.NONE)
-        with running_stack(settings, port=free_port()) as stack:
+        with running_stack(settings, ui=Address(free_port())) as stack:
             stack.wait_until_ready()
             with connect(stack.database_url) as connection:
                 seconds = []

@@ -17,7 +17,12 @@ from vuemantics_pipeline.cli.tables import (
     print_ingested,
     print_uploads,
 )
-from vuemantics_pipeline.cli.up import DEFAULT_PORT, until_ctrl_c
+from vuemantics_pipeline.cli.up import (
+    DEFAULT_GATEWAY_PORT,
+    DEFAULT_PORT,
+    live_page,
+    until_ctrl_c,
+)
 from vuemantics_pipeline.errors import PipelineError
 from vuemantics_pipeline.ledger.records import Batch, BatchStatus
 
@@ -54,11 +59,16 @@ def command(
     """
     from vuemantics_pipeline.cli.session import settings_for
     from vuemantics_pipeline.home.processes import free_port
-    from vuemantics_pipeline.home.stack import running_stack
+    from vuemantics_pipeline.home.secret import has_secret
+    from vuemantics_pipeline.home.stack import Address, running_stack
 
     settings = settings_for(home)
-    port = port or free_port(DEFAULT_PORT)
-    with until_ctrl_c(is_normal_end=not once), running_stack(settings, port=port) as stack:
+    ui = Address(port or free_port(DEFAULT_PORT))
+    gateway = Address(free_port(DEFAULT_GATEWAY_PORT)) if has_secret(settings) else None
+    with (
+        until_ctrl_c(is_normal_end=not once),
+        running_stack(settings, ui=ui, gateway=gateway) as stack,
+    ):
         batch = _show(stack, settings, [photos] if photos else _samples())
         if not once:
             answers().print("\nEverything stays up until Ctrl-C.")
@@ -90,6 +100,8 @@ def _show(stack: "Stack", settings: "Settings", photos: list[Path]) -> Batch:
         print_ingested(ingested)
         with notices().status("Dagster is starting ..."):
             stack.wait_until_ready()
+        if link := live_page(stack, settings):
+            console.print(f"Watch it live: {link}", soft_wrap=True)
         batch = show_progress(_patiently(follow_batch(connection, ingested.batch_id), stack))
         console.print()
         print_batch(batch, list_failures(connection, batch.batch_id))

@@ -78,6 +78,13 @@ def active_users(connection: Connection, token_versions: dict[UUID, int]) -> set
     return {user_id for user_id, version in rows if token_versions[user_id] == version}
 
 
+def token_for(connection: Connection, secret: str, user_id: UUID, *, lifetime: timedelta) -> str:
+    """Return an access token for a user there is."""
+    row = connection.execute(_SQL["token_version"], {"user_id": user_id}).fetchone()
+    assert row is not None
+    return issue_token(secret, user_id, token_version=row[0], lifetime=lifetime)
+
+
 def issue_token(secret: str, user_id: UUID, *, token_version: int, lifetime: timedelta) -> str:
     """Return an access token such as the application issues."""
     claims = {

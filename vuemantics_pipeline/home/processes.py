@@ -47,11 +47,13 @@ class Service:
         command: the program and its arguments; no shell.
         ready: says whether it does its work yet; asked every 0.1 s. The services after this one
             start once it does; without `ready` they do not wait.
+        secrets: variables that this service gets and the others do not.
     """
 
     name: str
     command: Sequence[str]
     ready: Callable[[], bool] | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @contextmanager
@@ -240,7 +242,10 @@ class _Child:
         with log.open("ab") as file:
             self.process = subprocess.Popen(
                 command,
-                env=environment,
+                env={
+                    **(os.environ if environment is None else environment),
+                    **self.service.secrets,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -302,13 +307,16 @@ def free_port(preferred: int | None = None) -> int:
     return _bind(0)
 
 
-def require_free_port(port: int) -> None:
+def require_free_port(port: int, option: str = "--port") -> None:
     """Make sure that a service can listen on a TCP port of the loopback interface.
+
+    Args:
+        option: of the command line that chooses another.
 
     Raises:
         UsageError: code 'port_in_use', or 'port_unusable' where the system refuses it.
     """
-    remedy = "Choose another with --port."
+    remedy = f"Choose another with {option}."
     try:
         _bind(port)
     except OSError as error:

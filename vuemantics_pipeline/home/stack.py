@@ -1,4 +1,4 @@
-"""Everything at once: database, code server, webserver and daemon, as one context manager."""
+"""Everything at once: database, Dagster's processes and the gateway, as one context manager."""
 
 import fcntl
 import os
@@ -23,8 +23,9 @@ from vuemantics_pipeline.home.processes import (
     require_free_port,
     supervise,
 )
+from vuemantics_pipeline.home.secret import secret_key
 from vuemantics_pipeline.ledger.connection import connect
-from vuemantics_pipeline.settings import Settings
+from vuemantics_pipeline.settings import Settings, variable
 
 DEFINITIONS = "vuemantics_pipeline.definitions"
 """Module that the code server loads."""
@@ -39,16 +40,40 @@ _READINESS = """{
 
 
 @dataclass(frozen=True)
+class Address:
+    """Where a server listens."""
+
+    port: int
+    host: str = LOOPBACK
+
+    @property
+    def url(self) -> str:
+        """Where this machine finds it, without a slash at its end."""
+        # One that listens everywhere also listens here.
+        host = LOOPBACK if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """As the command lines of our servers take it."""
+        return ("--host", self.host, "--port", str(self.port))
+
+
+@dataclass(frozen=True)
 class Stack:
     """What is running.
 
     Attributes:
         url: of the Dagster UI, without a slash at its end.
+        analyst_url: of the one that changes nothing; None if there is none.
+        gateway_url: of the gateway; None if there is none.
         database_url: of the database of record; holds the password, if there is one.
-        supervisor: of Dagster's processes.
+        supervisor: of the processes.
     """
 
     url: str
+    analyst_url: str | None
+    gateway_url: str | None
     database_url: str
     supervisor: Supervisor
 
@@ -83,27 +108,45 @@ class Stack:
 
 
 @contextmanager
-def running_stack(settings: Settings, *, port: int, host: str = LOOPBACK) -> Iterator[Stack]:
+def running_stack(
+    settings: Settings,
+    *,
+    ui: Address,
+    analyst: Address | None = None,
+    gateway: Address | None = None,
+) -> Iterator[Stack]:
     """Run everything while the block does, and stop it all at its end.
 
-    The database is migrated and ready at once. Dagster's processes take some seconds more, for
+    The database is migrated and ready at once. The other processes take some seconds more, for
     which `Stack.wait_until_ready` waits; one that dies is started again.
 
     Args:
-        port, host: where the Dagster UI listens. It has no login.
+        ui: where the Dagster UI listens. It has no login.
+        analyst: where another one listens that changes nothing, None: there is none.
+        gateway: where the gateway listens, None: there is none.
 
     Raises:
-        UsageError: code 'port_in_use' or 'already_running', or the migration's.
+        UsageError: code 'port_in_use', 'already_running' or 'no_secret_key', or the migration's.
         BackendUnavailable: the database does not answer, or the home cannot be written.
     """
-    require_free_port(port)
+    for address, option in (
+        (ui, "--port"),
+        (analyst, "--analyst-port"),
+        (gateway, "--gateway-port"),
+    ):
+        if address is not None:
+            require_free_port(address.port, option)
     with _only_one(settings.home), database(settings) as database_url:
         with connect(database_url) as connection:
             migrate_for(settings, connection)
         environment = prepare_instance(settings, database_url)
-        # The UI may listen everywhere; what asks it sits on this machine.
-        url = f"http://{LOOPBACK if host in ('', '0.0.0.0', '::') else _in_url(host)}:{port}"  # noqa: S104
-        services = [*_database_service(settings), *_services(url, host, port, environment)]
+        if "ui_url" not in settings.model_fields_set:
+            environment[variable("ui_url")] = ui.url
+        services = [
+            *_database_service(settings),
+            *_dagster_services(environment, ui, analyst),
+            *(_gateway_service(gateway, secret_key(settings)) if gateway else ()),
+        ]
         logs = settings.home / "logs"
         with supervise(
             services,
@@ -111,7 +154,13 @@ def running_stack(settings: Settings, *, port: int, host: str = LOOPBACK) -> Ite
             environment=os.environ | environment,
             grace_seconds=_GRACE_SECONDS,
         ) as supervisor:
-            yield Stack(url, database_url, supervisor)
+            yield Stack(
+                ui.url,
+                analyst.url if analyst else None,
+                gateway.url if gateway else None,
+                database_url,
+                supervisor,
+            )
 
 
 def _database_service(settings: Settings) -> list[Service]:
@@ -122,7 +171,9 @@ def _database_service(settings: Settings) -> list[Service]:
     return [Service("postgres", command, lambda: is_running(settings.home))]
 
 
-def _services(url: str, host: str, port: int, environment: Mapping[str, str]) -> list[Service]:
+def _dagster_services(
+    environment: Mapping[str, str], ui: Address, analyst: Address | None
+) -> Iterator[Service]:
     """Dagster's processes: the code server first, since the others look for it rarely."""
     dagster = (sys.executable, "-m", "dagster")
     code_port = environment["VUEMANTICS_CODE_SERVER_PORT"]
@@ -133,15 +184,21 @@ def _services(url: str, host: str, port: int, environment: Mapping[str, str]) ->
     )
     daemon = (sys.executable, "-m", "dagster._daemon", "run", *workspace)
     webserver = (sys.executable, "-m", "dagster_webserver", *workspace)
-    return [
-        Service("code-server", code_server, ready=lambda: _listens(int(code_port))),
-        Service("daemon", daemon),
-        Service(
-            "webserver",
-            (*webserver, "--host", host, "--port", str(port)),
-            ready=lambda: _is_ready(url),
-        ),
-    ]
+    yield Service("code-server", code_server, ready=lambda: _listens(int(code_port)))
+    yield Service("daemon", daemon)
+    if analyst is not None:
+        yield Service("analyst-webserver", (*webserver, "--read-only", *analyst.options))
+    yield Service("webserver", (*webserver, *ui.options), ready=lambda: _is_ready(ui.url))
+
+
+def _gateway_service(gateway: Address, secret: str) -> Iterator[Service]:
+    command = (sys.executable, "-m", "vuemantics_pipeline", "gateway", *gateway.options)
+    yield Service(
+        "gateway",
+        command,
+        ready=lambda: _is_healthy(gateway.url),
+        secrets={variable("secret_key"): secret},
+    )
 
 
 def _listens(port: int) -> bool:
@@ -163,6 +220,13 @@ def _is_ready(url: str) -> bool:
     return loaded == ["RepositoryLocation"] and all(
         daemon["healthy"] for daemon in daemons if daemon["required"]
     )
+
+
+def _is_healthy(gateway_url: str) -> bool:
+    try:
+        return httpx.get(f"{gateway_url}/healthz", timeout=10).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
 
 
 def _ask(url: str, query: str) -> dict[str, Any] | None:
@@ -193,7 +257,3 @@ def _only_one(home: Path) -> Iterator[None]:
                 "Stop that one, or give this one a --home of its own.",
             ) from None
         yield
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

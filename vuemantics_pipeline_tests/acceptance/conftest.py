@@ -19,20 +19,26 @@ from vuemantics_pipeline.home.processes import free_port
 
 CHROMIUM = "/usr/bin/chromium"
 STOP_SECONDS = 60
-COMMAND = (sys.executable, "-c", "from vuemantics_pipeline.cli import main; main()")
+COMMAND = (sys.executable, "-m", "vuemantics_pipeline")
 
 
 @dataclass(frozen=True)
 class App:
-    """A home, and the command line on it."""
+    """A home, and the command line on it; without a port for it there is no gateway."""
 
     home: Path
     port: int
     environment: Mapping[str, str]
+    gateway_port: int | None = None
 
     @property
     def url(self) -> str:
+        """Of the Dagster UI."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway_port}"
 
     def vuemantics(self, *arguments: str, expect: int = 0) -> str:
         """Run a command, insist on its exit code, and return what it printed."""
@@ -60,8 +66,11 @@ class App:
 
     def up(self) -> subprocess.Popen[str]:
         """Start `vuemantics up` and wait until it says where the UI is."""
+        gateway = (
+            ("--gateway-port", str(self.gateway_port)) if self.gateway_port else ("--no-gateway",)
+        )
         process = subprocess.Popen(
-            [*COMMAND, "up", "--home", str(self.home), "--port", str(self.port)],
+            [*COMMAND, "up", "--home", str(self.home), "--port", str(self.port), *gateway],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from vuemantics_pipeline.home.processes import free_port
-from vuemantics_pipeline.home.stack import running_stack
+from vuemantics_pipeline.home.stack import Address, running_stack
 from vuemantics_pipeline.ingest import MAX_FILES
 from vuemantics_pipeline.ledger.audit import audit
 from vuemantics_pipeline.ledger.connection import Connection, connect
@@ -134,7 +134,7 @@ def run(
     }
     with prepared(folder, settings) as ground:
         with (
-            running_stack(ground.settings, port=free_port()) as stack,
+            running_stack(ground.settings, ui=Address(free_port())) as stack,
             connect(stack.database_url) as connection,
             watched() as peaks,
         ):

@@ -25,7 +25,7 @@ from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.settings import Settings
 from vuemantics_pipeline_tests import support
 
-COMMAND = (sys.executable, "-c", "from vuemantics_pipeline.cli import main; main()", "mcp")
+COMMAND = (sys.executable, "-m", "vuemantics_pipeline", "mcp")
 TOKEN = "a token that the operator chose"
 NOWHERE = "postgresql://ada:s3cret@127.0.0.1:1/vuemantics"
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
