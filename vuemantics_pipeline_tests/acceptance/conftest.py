@@ -24,12 +24,13 @@ COMMAND = (sys.executable, "-m", "vuemantics_pipeline")
 
 @dataclass(frozen=True)
 class App:
-    """A home, and the command line on it; without a port for it there is no gateway."""
+    """A home, and the command line on it; what has no port is not run."""
 
     home: Path
     port: int
     environment: Mapping[str, str]
     gateway_port: int | None = None
+    analyst_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -55,9 +56,11 @@ class App:
     def json(self, *arguments: str, expect: int = 0) -> Any:
         return json.loads(self.vuemantics(*arguments, "--json", expect=expect))
 
-    def graphql(self, query: str, **variables: object) -> Any:
+    def graphql(self, query: str, *, port: int | None = None, **variables: object) -> Any:
         answer = httpx.post(
-            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30
+            f"http://127.0.0.1:{port or self.port}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=30,
         )
         answer.raise_for_status()
         document = answer.json()
@@ -66,11 +69,15 @@ class App:
 
     def up(self) -> subprocess.Popen[str]:
         """Start `vuemantics up` and wait until it says where the UI is."""
-        gateway = (
-            ("--gateway-port", str(self.gateway_port)) if self.gateway_port else ("--no-gateway",)
-        )
+        options = ["--home", str(self.home), "--port", str(self.port)]
+        if self.gateway_port:
+            options += ["--gateway-port", str(self.gateway_port)]
+        else:
+            options += ["--no-gateway"]
+        if self.analyst_port:
+            options += ["--analyst-port", str(self.analyst_port)]
         process = subprocess.Popen(
-            [*COMMAND, "up", "--home", str(self.home), "--port", str(self.port), *gateway],
+            [*COMMAND, "up", *options],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,7 +111,8 @@ def outside_environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     home = tmp_path_factory.mktemp("app") / "home"
-    return App(home, free_port(), outside_environment() | {"VUEMANTICS_LISTEN_SECONDS": "5"})
+    environment = outside_environment() | {"VUEMANTICS_LISTEN_SECONDS": "5"}
+    return App(home, free_port(), environment, analyst_port=free_port())
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ MATERIALIZE = """mutation($params: ExecutionParams!) {
   }
 }"""
 RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+ALL_RUNS = "{ runsOrError { ... on Runs { results { runId } } } }"
+DELETE = "mutation($id: String!) { deleteRun(runId: $id) { __typename } }"
 ASSET = """query { assetNodeOrError(assetKey: {path: ["upload_batch"]}) { ... on AssetNode {
   assetMaterializations { partition }
   assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
@@ -112,6 +114,16 @@ def test_materialize_on_a_partition_runs_the_batch_again(running: App, batch: An
     assert status == "SUCCESS"
     again = running.json("status", batch["batch_id"], "--uploads")
     assert again == batch, "a finished batch was changed by running it again"
+
+
+def test_the_analysts_ui_shows_everything_and_changes_nothing(running: App, batch: Any) -> None:
+    asset = running.graphql(ASSET, port=running.analyst_port)["assetNodeOrError"]
+    assert {event["partition"] for event in asset["assetMaterializations"]} == {batch["batch_id"]}
+
+    runs = running.graphql(ALL_RUNS)["runsOrError"]["results"]
+    refused = running.graphql(DELETE, port=running.analyst_port, id=runs[0]["runId"])
+    assert refused["deleteRun"]["__typename"] == "UnauthorizedError"
+    assert running.graphql(ALL_RUNS)["runsOrError"]["results"] == runs
 
 
 def test_the_dagster_ui_shows_the_batch(running: App, batch: Any, browser: Browser) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from vuemantics_pipeline.analysis.analyzer import AnalyzerIdentity
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UploadError, UsageError
-from vuemantics_pipeline.ledger import batches, counters, leases, uploads, vectors
+from vuemantics_pipeline.ledger import batches, counters, leases, reruns, uploads, vectors
 from vuemantics_pipeline.ledger.batches import (
     BATCH_CHANNEL,
     DIED_TWICE,
@@ -25,7 +25,7 @@ from vuemantics_pipeline.ledger.batches import (
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.counters import PROGRESS_CHANNEL
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, LeaseHeld, LeaseLost
-from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Stage
+from vuemantics_pipeline.ledger.records import Attempt, BatchStatus, Scope, Stage
 from vuemantics_pipeline.ledger.transactions import transaction
 from vuemantics_pipeline_tests import support
 from vuemantics_pipeline_tests.support import IDENTITY, TRUNCATED, BatchRow, NewBatch
@@ -1021,6 +1021,8 @@ def test_each_change_is_announced_once(
     assert _parsed(listener.heard()) == moved
     uploads.reach_stage(lease, attempt, Stage.VISION_ANALYSIS)
     assert _parsed(listener.heard()) == moved
+    uploads.describe_frame(lease, attempt, 1, 8)
+    assert _parsed(listener.heard()) == moved
     uploads.complete(lease, attempt, support.outcome())
     assert _parsed(listener.heard()) == moved
     for _ in range(2):
@@ -1050,6 +1052,57 @@ def test_what_else_moves_a_batch_is_announced_once(
     assert _parsed(listener.heard()) == expected
     batches.cancel(connection, batch.batch_id, message="x")
     assert listener.heard() == []
+
+
+def test_what_was_announced_is_numbered(
+    connection: Connection, batch: NewBatch, worker: Connection
+) -> None:
+    def numbers() -> tuple[object, object]:
+        named = ("progress_seq", "sweeping_seq")
+        first, second = (state(connection, batch.batch_id, column) for column in named)
+        return first, second
+
+    def number_of(upload_id: UUID) -> list[int]:
+        return [
+            number
+            for (number,) in connection.execute(
+                "SELECT progress_seq FROM vuemantics_pipeline.attempts"
+                " WHERE upload_id = %s ORDER BY id",
+                (upload_id,),
+            )
+        ]
+
+    lease = support.begin(worker, batch.batch_id)
+    assert numbers() == (1, 1)
+    a, b, _ = batch.uploads.values()
+    attempt = uploads.start_attempt(lease, a, IDENTITY)
+    assert attempt is not None
+    uploads.describe_frame(lease, attempt, 3, 8)
+    assert numbers() == (3, 1)
+    assert number_of(a) == [3]
+    assert connection.execute(
+        "SELECT frames_done, frames_total FROM vuemantics_pipeline.attempts"
+    ).fetchall() == [(3, 8)]
+    uploads.complete(lease, attempt, support.outcome())
+    uploads.describe_frame(lease, attempt, 4, 8)  # too late: it has ended
+    assert numbers() == (4, 1)
+    fail(lease, b)
+    fail(lease, b)
+    assert numbers() == (8, 1)
+    assert (number_of(a), number_of(b)) == ([4], [6, 8])
+    batches.cancel(connection, batch.batch_id, message="x")
+    assert numbers() == (9, 9)
+
+
+def test_each_run_that_goes_on_with_a_batch_is_counted(
+    connection: Connection, batch: NewBatch, lease: Lease
+) -> None:
+    assert state(connection, batch.batch_id, "takeovers") == 0
+    requeue(connection, batch.batch_id)
+    leases.release(lease)
+    assert state(connection, batch.batch_id, "takeovers") == 1
+    reruns.retry(connection, batch.batch_id, Scope.ALL)
+    assert state(connection, batch.batch_id, "takeovers") == 0
 
 
 def test_a_new_batch_is_announced_to_the_sensor(connection: Connection, user_id: UUID) -> None:
@@ -1115,19 +1168,20 @@ class Told(BaseException):
 
 @pytest.fixture
 def told() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Told`, as Dagster's handlers raise their own."""
+    """Signals raise `Told`, as Dagster's handlers and time limits raise their own."""
 
     def tell(number: int, frame: FrameType | None) -> None:
         raise Told(number)
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.signal(number, tell) for number in numbers}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("told")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGALRM])
 def test_a_signal_waits_for_the_commit(
     connection: Connection, batch: NewBatch, lease: Lease, number: int
 ) -> None:
@@ -1161,6 +1215,18 @@ def test_a_signal_in_a_transaction_that_fails(
         write()
     assert isinstance(told.value.__context__, ZeroDivisionError)
     assert support.batch_row(connection, batch.batch_id).total == 3
+
+
+@pytest.mark.usefixtures("told")
+def test_a_request_to_stop_goes_before_a_time_limit(lease: Lease) -> None:
+    def write() -> None:
+        with transaction(lease.connection):
+            os.kill(os.getpid(), signal.SIGALRM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Told) as told:
+        write()
+    assert told.value.args == (signal.SIGTERM,)
 
 
 def test_a_transaction_is_whole_or_not_at_all(

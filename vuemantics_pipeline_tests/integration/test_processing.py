@@ -15,8 +15,9 @@ from vuemantics_pipeline.errors import BackendUnavailable, UploadError
 from vuemantics_pipeline.ledger import batches, leases, uploads
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.leases import BatchStopped, Lease, LeaseLost
+from vuemantics_pipeline.ledger.records import Attempt, Stage
 from vuemantics_pipeline.media.probe import MediaInfo
-from vuemantics_pipeline.processing import MAX_SIDE, Processed, Verdict
+from vuemantics_pipeline.processing import MAX_SIDE, Processed, Tools, Verdict, process_upload
 from vuemantics_pipeline_tests import support
 from vuemantics_pipeline_tests.support import DIMENSION, NewBatch
 
@@ -272,6 +273,54 @@ def test_the_analyzer_blames_the_file(
     assert list(processed.stage_seconds) == ["extracting_frames", "vision_analysis"]
     assert support.process(lease, batch.first, root, raising(error)).verdict is Verdict.FAILED
     assert support.upload_state(connection, batch.first) == ("failed", str(error))
+
+
+def test_each_stage_is_told_at_its_end(lease: Lease, batch: NewBatch, root: Path) -> None:
+    heard: list[tuple[int, str, Stage, bool]] = []
+
+    def tell(attempt: Attempt, stage: Stage, seconds: float) -> None:
+        heard.append((attempt.number, attempt.filename, stage, seconds > 0))
+
+    for answer in (UploadError("no", "No."), DESCRIPTION):
+        analyzer = raising(answer) if isinstance(answer, UploadError) else ScriptedAnalyzer()
+        tools = Tools(support.decoder(), analyzer, root, support.MAX_PIXELS)
+        process_upload(lease, batch.first, tools, on_stage=tell)
+
+    assert heard == [
+        (1, "a.jpg", Stage.EXTRACTING_FRAMES, True),
+        (1, "a.jpg", Stage.VISION_ANALYSIS, True),
+        (2, "a.jpg", Stage.EXTRACTING_FRAMES, True),
+        (2, "a.jpg", Stage.VISION_ANALYSIS, True),
+        (2, "a.jpg", Stage.DESCRIPTION_AUDIT, True),
+        (2, "a.jpg", Stage.EMBEDDING_GENERATION, True),
+    ]
+
+
+def test_frames_described_are_recorded_as_they_are(
+    connection: Connection, lease: Lease, batch: NewBatch, root: Path
+) -> None:
+    seen: list[object] = []
+
+    class FrameByFrame(ConstantAnalyzer):
+        def describe(
+            self,
+            frames: Sequence[Image.Image],
+            info: MediaInfo,
+            *,
+            again: bool = False,
+            on_frame: OnFrame = unheard,
+        ) -> Description:
+            for number in (1, 2):
+                on_frame(number, 2)
+                seen.append(
+                    connection.execute(
+                        "SELECT frames_done, frames_total FROM vuemantics_pipeline.attempts"
+                    ).fetchone()
+                )
+            return super().describe(frames, info, again=again, on_frame=on_frame)
+
+    support.process(lease, batch.first, root, FrameByFrame(DIMENSION))
+    assert seen == [(1, 2), (2, 2)]
 
 
 def test_a_second_attempt_may_succeed(

@@ -204,6 +204,22 @@ def test_a_video_says_how_long_it_is_and_what_was_looked_at(
     assert "moves" in text
 
 
+def test_frames_of_videos_are_told_one_by_one(analyzer: EmbeddedAnalyzer) -> None:
+    heard: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int) -> None:
+        heard.append((done, total))
+
+    grey = Image.new("RGB", (64, 64), "grey")
+    video = MediaInfo("video", "MP4", "video/mp4", "mp4", 64, 64, duration_seconds=0.4)
+    analyzer.describe([grey] * 3, video, on_frame=tell)
+    analyzer.describe(
+        [grey], MediaInfo("image", "JPEG", "image/jpeg", "jpg", 64, 64), on_frame=tell
+    )
+
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_movement_and_fading(analyzer: EmbeddedAnalyzer) -> None:
     info = MediaInfo("video", "MP4", "video/mp4", "mp4", 64, 64, duration_seconds=0.4)
     still = [Image.new("RGB", (64, 64), "grey")] * 3

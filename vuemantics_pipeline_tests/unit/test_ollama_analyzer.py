@@ -176,9 +176,15 @@ def test_a_video_is_described_frame_by_frame_and_then_as_a_whole(
 ) -> None:
     server.answers = [*NOTES, WHOLE]
 
-    description = analyzer.describe(FRAMES, VIDEO)
+    heard: list[tuple[int, int, int]] = []
+    description = analyzer.describe(
+        FRAMES,
+        VIDEO,
+        on_frame=lambda done, total: heard.append((done, total, len(asked(server)))),
+    )
 
     assert description.text == WHOLE
+    assert heard == [(1, 3, 1), (2, 3, 2), (3, 3, 3)], "told before or long after the answer"
     *frames, video = asked(server)
     assert [[image.size for image in sent_pictures(body)] for body in frames] == [[(1568, 896)]] * 3
     assert sent_pictures(video) == []
