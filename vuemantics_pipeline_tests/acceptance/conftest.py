@@ -56,11 +56,9 @@ class App:
     def json(self, *arguments: str, expect: int = 0) -> Any:
         return json.loads(self.vuemantics(*arguments, "--json", expect=expect))
 
-    def graphql(self, query: str, *, port: int | None = None, **variables: object) -> Any:
+    def graphql(self, query: str, **variables: object) -> Any:
         answer = httpx.post(
-            f"http://127.0.0.1:{port or self.port}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=30,
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30
         )
         answer.raise_for_status()
         document = answer.json()

@@ -64,6 +64,19 @@ def test_output_goes_to_the_log(tmp_path: Path) -> None:
     assert supervisor.processes() == {}
 
 
+def test_a_secret_is_its_services_own(tmp_path: Path) -> None:
+    code = f"import os; print(os.environ.get('SECRET'), os.environ['A'], flush=True); {SLEEP}"
+    logs = {name: tmp_path / f"{name}.log" for name in ("knows", "does_not")}
+    services = [
+        Service(name, python(code), lambda log=log: written(log), secrets=secrets)  # type: ignore[misc]
+        for (name, log), secrets in zip(logs.items(), ({"SECRET": "hush"}, {}), strict=True)
+    ]
+    assert "hush" not in repr(services)
+    with supervise(services, logs=tmp_path, environment={"A": "1"}) as supervisor:
+        supervisor.wait_until_ready()
+    assert [log.read_text() for log in logs.values()] == ["hush 1\n", "None 1\n"]
+
+
 def test_in_order_and_back(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     diary.touch()
@@ -229,8 +242,11 @@ def test_ports() -> None:
         with pytest.raises(UsageError, match=f"Port {port} is in use") as caught:
             require_free_port(port)
         assert free_port(port) != port
-    assert caught.value.code == "port_in_use"
-    assert caught.value.remedy == "Choose another with --port."
+        assert caught.value.code == "port_in_use"
+        assert caught.value.remedy == "Choose another with --port."
+        with pytest.raises(UsageError) as caught:
+            require_free_port(port, "--gateway-port")
+        assert caught.value.remedy == "Choose another with --gateway-port."
     require_free_port(port)
     assert free_port(port) == port
     assert free_port() > 0
