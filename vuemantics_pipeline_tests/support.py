@@ -31,7 +31,12 @@ from vuemantics_pipeline.processing import Processed, Tools, Verdict, process_up
 DIMENSION = 8
 """Of the vectors in the databases that the `connection` fixture prepares."""
 
-MIGRATIONS = ("0001_pipeline_schema.sql", "0002_media_facts.sql", "0003_progress.sql")
+MIGRATIONS = (
+    "0001_pipeline_schema.sql",
+    "0002_media_facts.sql",
+    "0003_progress.sql",
+    "0004_analyst_views.sql",
+)
 MAX_PIXELS = 10_000_000
 IDENTITY = AnalyzerIdentity("test", "a vision model", "an embedding model", DIMENSION, "v1")
 TRUNCATED = UploadError("unreadable_media", "The file is damaged.", "Upload it again.")

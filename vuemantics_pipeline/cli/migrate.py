@@ -16,6 +16,7 @@ def command(json: options.Json = False, home: options.Home = None) -> None:
     from vuemantics_pipeline.cli.session import settings_for
     from vuemantics_pipeline.home.database import database, migrate_for
     from vuemantics_pipeline.ledger.connection import connect
+    from vuemantics_pipeline.ledger.migrate import ANALYST_ROLE
 
     settings = settings_for(home)
     with database(settings) as url, connect(url) as connection:
@@ -35,4 +36,12 @@ def command(json: options.Json = False, home: options.Home = None) -> None:
         if done.listening
         else "The trigger on upload_batches could not be attached, so the sensor looks for new "
         "batches every second. To attach it, let the table's owner run `vuemantics migrate`."
+    )
+    console.print(
+        f"Members of the role {ANALYST_ROLE} may read the views for analysts: "
+        f"GRANT {ANALYST_ROLE} TO somebody;"
+        if done.analysts
+        else f"The role {ANALYST_ROLE}, which reads the views for analysts, could not be set up. "
+        f"Let a role that may create roles run\n    CREATE ROLE {ANALYST_ROLE} NOLOGIN;\n"
+        "and then the owner of the schema vuemantics_pipeline `vuemantics migrate`."
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -13,6 +13,9 @@ from psycopg import sql
 from vuemantics_pipeline.errors import BackendUnavailable, UsageError
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.queries import queries
+
+ANALYST_ROLE = "vuemantics_analyst"
+"""Group role whose members may read the views for analysts, and nothing else of ours."""
 
 _MIGRATIONS = resources.files(__package__) / "migrations"
 _NUMBERED = re.compile(r"^(\d{4})_(\w+)\.sql$")
@@ -28,11 +31,13 @@ class Migration:
         created_tables: the database was empty, so the application's tables were created.
         applied: names of the migrations applied now, in order.
         listening: the trigger that wakes the sensor is in place; else it polls every second.
+        analysts: `ANALYST_ROLE` is there and may read the views.
     """
 
     created_tables: bool
     applied: tuple[str, ...]
     listening: bool
+    analysts: bool
 
 
 def migrate(connection: Connection, *, dimension: int) -> Migration:
@@ -58,7 +63,8 @@ def migrate(connection: Connection, *, dimension: int) -> Migration:
                 connection.execute(_SQL["record_migration"], {"number": number, "name": file.name})
                 applied.append(file.name)
         listening = _attach_trigger(connection)
-    return Migration(created, tuple(applied), listening)
+        analysts = _admit_analysts(connection)
+    return Migration(created, tuple(applied), listening, analysts)
 
 
 def is_migrated(connection: Connection) -> bool:
@@ -113,6 +119,22 @@ def _attach_trigger(connection: Connection) -> bool:
     return True
 
 
+def _admit_analysts(connection: Connection) -> bool:
+    """Let the analysts' role read the views, as far as the own role may see to that."""
+    key = {"role": ANALYST_ROLE}
+    role = sql.Identifier(ANALYST_ROLE)
+    if connection.execute(_SQL["has_role"], key).fetchone() is None:
+        # Roles belong to the whole server: another database's migration may create it just now.
+        taken = (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation)
+        refused = (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable)
+        with suppress(*taken, *refused), connection.transaction():
+            connection.execute(sql.SQL(_SQL["create_analyst_role"]).format(role=role))
+    if connection.execute(_SQL["has_role"], key).fetchone() is not None:
+        with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(sql.SQL(_SQL["grant_views"]).format(role=role))
+    return connection.execute(_SQL["may_read_views"], key).fetchone() is not None
+
+
 @contextmanager
 def _explained(connection: Connection) -> Iterator[None]:
     """Turn what Postgres refuses during a migration into an error with a remedy."""
@@ -149,6 +171,6 @@ def _grant(connection: Connection, role: str) -> str:
         )
     return (
         f"GRANT USAGE ON SCHEMA vuemantics_pipeline TO {role}, and SELECT, INSERT, UPDATE ON ALL "
-        "TABLES IN SCHEMA vuemantics_pipeline; let its owner run `vuemantics migrate` after "
-        "every upgrade."
+        "TABLES and EXECUTE ON ALL FUNCTIONS IN SCHEMA vuemantics_pipeline; let its owner run "
+        "`vuemantics migrate` after every upgrade."
     )

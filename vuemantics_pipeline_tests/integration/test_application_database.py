@@ -103,7 +103,7 @@ def test_migrating_adds_one_trigger_and_nothing_else(
     assert rows(application) == rows_before
     assert (first.created_tables, first.listening) == (False, True)
     assert first.applied == support.MIGRATIONS
-    assert second == Migration(created_tables=False, applied=(), listening=True)
+    assert second == Migration(created_tables=False, applied=(), listening=True, analysts=True)
     assert is_migrated(application)
 
 
@@ -267,7 +267,9 @@ def test_a_role_that_may_not_create_a_schema(
         migrate(application, dimension=DIMENSION)
         grant(application, "USAGE ON SCHEMA vuemantics_pipeline", role)
         grant(application, "SELECT ON vuemantics_pipeline.schema_migrations", role)
-        assert migrate(lesser, dimension=DIMENSION) == Migration(False, (), listening=True)
+        assert migrate(lesser, dimension=DIMENSION) == Migration(
+            False, (), listening=True, analysts=True
+        )
 
 
 @only_one
@@ -297,6 +299,7 @@ RUN_GRANTS = (
     "SELECT, INSERT ON vuemantics_pipeline.embedding_space",
     "SELECT, INSERT, UPDATE ON vuemantics_pipeline.batch_states",
     "SELECT, INSERT, UPDATE ON vuemantics_pipeline.attempts",
+    "EXECUTE ON FUNCTION vuemantics_pipeline.lease_key, vuemantics_pipeline.lease_is_held",
 )
 INGEST_GRANTS = ("SELECT ON users", "INSERT ON upload_batches", "INSERT ON uploads")
 
@@ -313,6 +316,7 @@ def test_the_least_privileged_role(
     - SELECT on its schema_migrations,
     - SELECT and INSERT on its embedding_space,
     - SELECT, INSERT and UPDATE on its batch_states and attempts,
+    - EXECUTE on its functions lease_key and lease_is_held,
 
     and one that also ingests, besides
 

@@ -123,7 +123,7 @@ def test_an_empty_database_gets_the_applications_tables(empty: Connection) -> No
 
     done = migrate(empty, dimension=384)
 
-    assert done == Migration(True, support.MIGRATIONS, listening=True)
+    assert done == Migration(True, support.MIGRATIONS, listening=True, analysts=True)
     assert is_migrated(empty)
     assert columns(empty, "users") == USERS
     assert columns(empty, "upload_batches") == UPLOAD_BATCHES
@@ -188,7 +188,7 @@ def test_migrating_twice_changes_nothing(empty: Connection) -> None:
 
     again = migrate(empty, dimension=1024)
 
-    assert again == Migration(False, (), listening=True)
+    assert again == Migration(False, (), listening=True, analysts=True)
     assert both(empty) == before
     assert column_dimension(empty) == 384
 
@@ -204,7 +204,7 @@ def test_a_migration_whose_record_was_lost_can_be_applied_again(empty: Connectio
 
     again = migrate(empty, dimension=384)
 
-    assert again == Migration(False, support.MIGRATIONS, listening=True)
+    assert again == Migration(False, support.MIGRATIONS, listening=True, analysts=True)
     assert both(empty) == before
     assert empty.execute("SELECT * FROM vuemantics_pipeline.batch_states").fetchall() == states
 
@@ -215,6 +215,8 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(empty: Connection
     lease = support.begin(empty, batch.batch_id)
     assert uploads.start_attempt(lease, batch.first, support.IDENTITY) is not None
     empty.execute(
+        "DROP VIEW vuemantics_pipeline.batch_facts, vuemantics_pipeline.upload_facts,"
+        " vuemantics_pipeline.attempt_facts, vuemantics_pipeline.stage_seconds;"
         "DROP TABLE vuemantics_pipeline.media_facts;"
         "ALTER TABLE vuemantics_pipeline.attempts"
         " DROP COLUMN model_digest, DROP COLUMN model_options, DROP COLUMN reused_from;"
@@ -222,7 +224,9 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(empty: Connection
     )
     assert not is_migrated(empty)
 
-    assert migrate(empty, dimension=384) == Migration(False, support.MIGRATIONS[1:], listening=True)
+    assert migrate(empty, dimension=384) == Migration(
+        False, support.MIGRATIONS[1:], listening=True, analysts=True
+    )
 
     [attempt] = support.attempts(empty, batch.first)
     assert attempt == (1, None, None)
@@ -302,7 +306,9 @@ def test_a_busy_application_delays_the_trigger_only(
         monkeypatch.setattr("vuemantics_pipeline.ledger.migrate._SQL", _impatient("attach_trigger"))
         with application.transaction():
             application.execute("LOCK TABLE upload_batches IN ROW EXCLUSIVE MODE")
-            assert migrate(connection, dimension=384) == Migration(False, (), listening=False)
+            assert migrate(connection, dimension=384) == Migration(
+                False, (), listening=False, analysts=True
+            )
         assert migrate(connection, dimension=384).listening
 
 

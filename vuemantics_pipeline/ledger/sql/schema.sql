@@ -44,6 +44,33 @@ BEGIN
 END
 $$;
 
+-- name: has_role
+SELECT 1 FROM pg_roles WHERE rolname = %(role)s
+
+-- name: create_analyst_role
+CREATE ROLE {role} NOLOGIN
+
+-- name: grant_views
+GRANT USAGE ON SCHEMA vuemantics_pipeline TO {role};
+GRANT SELECT ON vuemantics_pipeline.batch_facts, vuemantics_pipeline.upload_facts,
+    vuemantics_pipeline.attempt_facts, vuemantics_pipeline.stage_seconds TO {role};
+GRANT EXECUTE ON FUNCTION vuemantics_pipeline.batch_columns, vuemantics_pipeline.upload_columns
+    TO {role};
+
+-- name: may_read_views
+SELECT 1 FROM pg_roles AS r JOIN pg_namespace AS n ON n.nspname = 'vuemantics_pipeline'
+WHERE r.rolname = %(role)s AND has_schema_privilege(r.oid, n.oid, 'USAGE')
+  AND NOT EXISTS (
+      SELECT FROM pg_class AS c
+      WHERE c.relnamespace = n.oid AND c.relkind = 'v'
+        AND NOT has_table_privilege(r.oid, c.oid, 'SELECT')
+  )
+  AND NOT EXISTS (
+      SELECT FROM pg_proc AS p
+      WHERE p.pronamespace = n.oid AND p.proname IN ('batch_columns', 'upload_columns')
+        AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')
+  )
+
 -- name: column_dimension
 SELECT atttypmod FROM pg_attribute
 WHERE attrelid = 'uploads'::regclass AND attname = 'embedding_local' AND NOT attisdropped
