@@ -1,16 +1,32 @@
 """Asset checks: what a person should look at after a batch has ended."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
+from vuemantics_pipeline.analysis.audit import PASS_MARK, faults
 from vuemantics_pipeline.ledger.audit import audit
 from vuemantics_pipeline.ledger.connection import connect
 from vuemantics_pipeline.orchestration.assets import upload_batch
+from vuemantics_pipeline.orchestration.story import failures_table, table
 from vuemantics_pipeline.orchestration.tags import batch_run
 from vuemantics_pipeline.settings import load_settings
-from vuemantics_pipeline.status.batches import list_failures
+from vuemantics_pipeline.status.batches import get_batch, list_failures
+from vuemantics_pipeline.status.facts import (
+    BatchFacts,
+    UsualPace,
+    batch_facts,
+    list_poor_descriptions,
+    usual_pace,
+)
+from vuemantics_pipeline.status.timing import batch_timing
 
-_SHOWN = 100
-"""Rows listed in a check's table; the rest is only counted."""
+_BATCHES_COMPARED = 50
+_FEWEST_COMPARED = 5
+_TIMES_THE_USUAL = 3
+# A run loads its models with its first upload, however few there are.
+_ALLOWANCE_SECONDS = 30
+_DESCRIPTION_SHOWN = 200
 
 
 @dg.asset_check(
@@ -21,24 +37,11 @@ def no_failed_uploads(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckRe
     run = batch_run(context.run)
     with connect(load_settings().require_database_url()) as connection:
         failures = list_failures(connection, run.batch_id)
-    records = [
-        dg.TableRecord(
-            {
-                "file": failure.filename,
-                "reason": failure.error_message or "",
-                "remedy": failure.remedy or "",
-            }
-        )
-        for failure in failures[:_SHOWN]
-    ]
     return dg.AssetCheckResult(
         passed=not failures,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"Uploads that failed: {len(failures)}.",
-        metadata={
-            "failed_uploads": len(failures),
-            "failures": _table(records, "file", "reason", "remedy"),
-        },
+        metadata={"failed_uploads": len(failures), "failures": failures_table(failures)},
     )
 
 
@@ -50,19 +53,123 @@ def counters_match_rows(context: dg.AssetCheckExecutionContext) -> dg.AssetCheck
     run = batch_run(context.run)
     with connect(load_settings().require_database_url()) as connection:
         violations = audit(connection, run.batch_id).violations
-    records = [
-        dg.TableRecord({"rule": violation.rule, "detail": violation.detail})
-        for violation in violations[:_SHOWN]
-    ]
+        batch = get_batch(connection, run.batch_id)
     return dg.AssetCheckResult(
         passed=not violations,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"Broken rules: {len(violations)}.",
-        metadata={"violations": _table(records, "rule", "detail")},
+        metadata={
+            "broken_rules": len(violations),
+            "total_uploads": batch.total_uploads,
+            "processed_uploads": batch.processed_uploads,
+            "successful_uploads": batch.successful_uploads,
+            "failed_uploads": batch.failed_uploads,
+            "violations": table(
+                {"rule": "string", "detail": "string"},
+                [{"rule": broken.rule, "detail": broken.detail} for broken in violations],
+            ),
+        },
     )
 
 
-def _table(records: list[dg.TableRecord], *columns: str) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table(
-        records, dg.TableSchema([dg.TableColumn(name) for name in columns])
+@dg.asset_check(
+    asset=upload_batch,
+    description=(
+        f"The batch took no longer than {_TIMES_THE_USUAL} times what its uploads usually take, "
+        f"and {_ALLOWANCE_SECONDS} s. Usual is the median of the last {_BATCHES_COMPARED} "
+        "completed batches, by those with the same analyzer and model."
+    ),
+)
+def duration_within_expectation(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    run = batch_run(context.run)
+    with connect(load_settings().require_database_url()) as connection:
+        facts = batch_facts(connection, run.batch_id)
+        usual = usual_pace(connection, facts, batches=_BATCHES_COMPARED)
+        stages = batch_timing(connection, get_batch(connection, run.batch_id)).stages
+    limit_seconds = _limit_seconds(facts, usual)
+    is_within = (
+        limit_seconds is None
+        or facts.duration_seconds is None
+        or facts.duration_seconds <= limit_seconds
     )
+    return dg.AssetCheckResult(
+        passed=is_within,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=_compared(facts, usual, limit_seconds),
+        metadata={
+            **_known(
+                {
+                    "duration_seconds": facts.duration_seconds,
+                    "limit_seconds": limit_seconds,
+                    "seconds_per_upload": facts.seconds_per_upload,
+                    "usual_seconds_per_upload": usual.seconds_per_upload,
+                }
+            ),
+            "batches_compared": usual.batches,
+            "stages": table(
+                {"stage": "string", "tries": "int"}
+                | {"p50_seconds": "float", "p95_seconds": "float", "sum_seconds": "float"},
+                [vars(timing) for timing in stages],
+            ),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=upload_batch,
+    description=(
+        f"Every description scores at least {PASS_MARK} of 100 in the audit, so that search can "
+        "rely on it; those that do not, the worst first."
+    ),
+)
+def descriptions_pass_audit(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    run = batch_run(context.run)
+    with connect(load_settings().require_database_url()) as connection:
+        facts = batch_facts(connection, run.batch_id)
+        poor = list_poor_descriptions(connection, run.batch_id, pass_mark=PASS_MARK)
+    return dg.AssetCheckResult(
+        passed=not poor,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Descriptions below {PASS_MARK}: {len(poor)} of {facts.uploads_succeeded}.",
+        metadata={
+            "poor_descriptions": len(poor),
+            "pass_mark": PASS_MARK,
+            **_known({"audit_score_mean": facts.audit_score_mean}),
+            "worst": table(
+                {"file": "string", "score": "int", "faults": "string", "description": "string"},
+                [
+                    {
+                        "file": one.filename,
+                        "score": one.audit_score,
+                        "faults": ", ".join(faults(one.description)),
+                        "description": one.description[:_DESCRIPTION_SHOWN],
+                    }
+                    for one in poor
+                ],
+            ),
+        },
+    )
+
+
+def _limit_seconds(facts: BatchFacts, usual: UsualPace) -> float | None:
+    """How long the batch may take; None where nothing is known to compare it with."""
+    if usual.batches < _FEWEST_COMPARED or usual.seconds_per_upload is None:
+        return None
+    uploads = facts.uploads_succeeded + facts.uploads_failed
+    return _TIMES_THE_USUAL * usual.seconds_per_upload * uploads + _ALLOWANCE_SECONDS
+
+
+def _compared(facts: BatchFacts, usual: UsualPace, limit_seconds: float | None) -> str:
+    if facts.duration_seconds is None:
+        return "There was nothing to process."
+    took = f"It took {facts.duration_seconds:.1f} s"
+    if limit_seconds is None:
+        return (
+            f"{took}; with {usual.batches} batches like it there are too few to compare it with "
+            f"(at least {_FEWEST_COMPARED})."
+        )
+    return f"{took}; up to {limit_seconds:.1f} s were expected, by {usual.batches} batches like it."
+
+
+def _known(numbers: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in numbers.items() if value is not None}

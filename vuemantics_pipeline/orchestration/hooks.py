@@ -13,6 +13,7 @@ from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ledger import batches
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.orchestration.resources import back_off
+from vuemantics_pipeline.orchestration.story import tell_of_cancellation
 from vuemantics_pipeline.orchestration.tags import BatchRun, batch_run
 from vuemantics_pipeline.settings import Settings, load_settings
 
@@ -43,12 +44,12 @@ def batch_after_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason:
 @dg.run_status_sensor(
     run_status=dg.DagsterRunStatus.CANCELED,
     name="batch_after_cancellation",
-    description="Sets the batch of a terminated run to cancelled.",
+    description="Sets the batch of a terminated run to cancelled; the run says why it ended.",
     minimum_interval_seconds=1,
     default_status=_ON,
 )
 def batch_after_cancellation(context: dg.RunStatusSensorContext) -> dg.SkipReason:
-    return _settle(context.dagster_run, _cancel)
+    return _settle(context.dagster_run, _cancel(context.instance, context.dagster_run))
 
 
 def _failure_reason(event: dg.DagsterEvent) -> str:
@@ -85,15 +86,19 @@ def _requeue(reason: str) -> _Settlement:
     return settlement
 
 
-def _cancel(connection: Connection, run: BatchRun, settings: Settings) -> str:  # noqa: ARG001
-    changed = batches.cancel(
-        connection,
-        run.batch_id,
-        message=f"Run {run.run_id} was terminated in Dagster; what was done is kept.",
-        run_id=run.run_id,
-        try_number=run.try_number,
-    )
-    return f"Batch {run.batch_id} is cancelled now." if changed else _nothing(run)
+def _cancel(instance: dg.DagsterInstance, cancelled: dg.DagsterRun) -> _Settlement:
+    def settlement(connection: Connection, run: BatchRun, settings: Settings) -> str:  # noqa: ARG001
+        changed = batches.cancel(
+            connection,
+            run.batch_id,
+            message=f"Run {run.run_id} was terminated in Dagster; what was done is kept.",
+            run_id=run.run_id,
+            try_number=run.try_number,
+        )
+        tell_of_cancellation(instance, connection, cancelled, run.batch_id)
+        return f"Batch {run.batch_id} is cancelled now." if changed else _nothing(run)
+
+    return settlement
 
 
 def _nothing(run: BatchRun) -> str:

@@ -6,6 +6,7 @@ event rows, and each op reads what it needs from Postgres.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import dagster as dg
 from pydantic import Field
@@ -13,12 +14,17 @@ from pydantic import Field
 from vuemantics_pipeline.analysis.analyzer import Analyzer
 from vuemantics_pipeline.errors import PipelineError
 from vuemantics_pipeline.ledger import batches, uploads
-from vuemantics_pipeline.ledger.records import Scope, UploadKey
+from vuemantics_pipeline.ledger.records import Attempt, Scope, Stage, UploadKey
 from vuemantics_pipeline.media.decoder import Decoder
 from vuemantics_pipeline.orchestration.resources import RunLedger
-from vuemantics_pipeline.orchestration.stopping import StopRun, give_back, stopping
-from vuemantics_pipeline.orchestration.tags import PARTITION
-from vuemantics_pipeline.processing import Processed, Tools, Verdict
+from vuemantics_pipeline.orchestration.stopping import stopping
+from vuemantics_pipeline.orchestration.story import (
+    batch_metadata,
+    tell_of_takeover,
+    upload_metadata,
+)
+from vuemantics_pipeline.printable import printable
+from vuemantics_pipeline.processing import OnStage, Processed, Tools, Verdict
 from vuemantics_pipeline.processing import process_upload as process
 
 _ID_DIGITS = 12
@@ -51,9 +57,8 @@ def open_batch(
     analyzer: dg.ResourceParam[Analyzer],
 ) -> Iterator[dg.DynamicOutput[None]]:
     with stopping(context, ledger):
-        lease, unfinished = ledger.open(analyzer, config.scope)
-    _tell_predecessor(context)
-    context.log.info(f"Batch {lease.batch_id}: {len(unfinished)} uploads to process.")
+        _, unfinished = ledger.open(analyzer, config.scope)
+        tell_of_takeover(context.instance, context.run)
     for upload in unfinished:
         yield dg.DynamicOutput(None, mapping_key=mapping_key(upload))
 
@@ -82,12 +87,19 @@ def process_upload(
             stage_seconds=ledger.settings.stage_seconds,
             reuse=ledger.settings.reuse,
         )
-        processed = process(lease, upload_id, tools, upcoming=ledger.file_after(upload_id))
+        processed = process(
+            lease,
+            upload_id,
+            tools,
+            upcoming=ledger.file_after(upload_id),
+            on_stage=_log_stages(context),
+        )
+        metadata = upload_metadata(ledger.connection, processed, ledger.settings)
     if processed.verdict is Verdict.RETRY:
         raise dg.Failure(f"{_name(processed)}: {processed.error}", allow_retries=True)
     if processed.verdict is Verdict.FAILED:
         context.log.warning(f"{_name(processed)} failed for good: {processed.error}")
-    yield dg.Output(None, metadata=_metadata(processed))
+    yield dg.Output(None, metadata=metadata)
 
 
 @dg.op(
@@ -96,61 +108,32 @@ def process_upload(
     description="Counts what is there and completes the batch if nothing is left to do.",
 )
 def close_batch(
-    context: dg.OpExecutionContext,
+    context: dg.AssetExecutionContext,
     ledger: dg.ResourceParam[RunLedger],
     analyzer: dg.ResourceParam[Analyzer],
 ) -> Iterator[dg.Output[None]]:
-    with stopping(context, ledger):
+    with stopping(context.op_execution_context, ledger):
         lease, _ = ledger.open(analyzer)
         closed = batches.close_batch(lease)
-    if closed.unfinished:
-        unfinished = PipelineError(
-            "batch_unfinished",
-            f"{closed.unfinished} uploads are not finished.",
-            "Another run takes them up.",
-        )
-        give_back(ledger, unfinished)
-        raise StopRun(str(unfinished))
-    yield dg.Output(
-        None,
-        metadata={
-            "uploads_total": closed.total,
-            "uploads_succeeded": closed.successful,
-            "uploads_failed": closed.failed,
-        },
-    )
+        if closed.unfinished:
+            raise PipelineError(
+                "batch_unfinished",
+                f"{closed.unfinished} uploads are not finished.",
+                "Another run takes them up.",
+            )
+        # An output's metadata would be written twice: with the output, and with the asset.
+        context.add_asset_metadata(batch_metadata(ledger.connection, ledger.run, ledger.settings))
+    yield dg.Output(None)
 
 
-def _tell_predecessor(context: dg.OpExecutionContext) -> None:
-    """Note on the page of a failed run which run goes on with its batch."""
-    of_batch = {PARTITION: context.run.tags.get(PARTITION, "")}
-    earlier = [
-        run
-        for run in context.instance.get_runs(dg.RunsFilter(tags=of_batch), limit=2)
-        if run.run_id != context.run_id
-    ]
-    if earlier and earlier[0].status == dg.DagsterRunStatus.FAILURE:
-        message = f"Run {context.run_id} took the batch over."
-        context.instance.report_engine_event(message, earlier[0])
+def _log_stages(context: dg.OpExecutionContext) -> OnStage:
+    def log(attempt: Attempt, stage: Stage, seconds: float) -> None:
+        # A line that cannot be written is no failure of the file.
+        with suppress(Exception):
+            context.log.info(f"{printable(attempt.filename)}: {stage} {seconds:.2f} s")
+
+    return log
 
 
 def _name(processed: Processed) -> str:
     return processed.attempt.filename if processed.attempt else "upload"
-
-
-def _metadata(processed: Processed) -> dict[str, dg.MetadataValue | str | int | float]:
-    metadata: dict[str, dg.MetadataValue | str | int | float] = {"outcome": processed.verdict.value}
-    if processed.attempt:
-        metadata |= {"file": processed.attempt.filename, "attempt": processed.attempt.number}
-    if processed.error:
-        metadata |= {"reason": processed.error.message, "remedy": processed.error.remedy}
-    if processed.outcome:
-        metadata |= {
-            "description": processed.outcome.analysis.description,
-            "audit_score": processed.outcome.analysis.audit_score,
-        }
-        if processed.outcome.analysis.reused_from:
-            metadata["reused_from"] = str(processed.outcome.analysis.reused_from)
-    return metadata | {
-        f"{stage}_seconds": round(seconds, 3) for stage, seconds in processed.stage_seconds.items()
-    }

@@ -16,6 +16,7 @@ from vuemantics_pipeline.ledger import batches
 from vuemantics_pipeline.ledger.connection import database_errors
 from vuemantics_pipeline.ledger.leases import BatchStopped, LeaseHeld, LeaseLost
 from vuemantics_pipeline.orchestration.resources import RunLedger
+from vuemantics_pipeline.orchestration.tags import REFUSED
 
 
 class StopRun(dg.Failure):
@@ -46,7 +47,10 @@ def stopping(context: dg.OpExecutionContext, ledger: RunLedger) -> Iterator[None
     try:
         with database_errors(ledger.connection):
             yield
-    except (LeaseHeld, LeaseLost) as reason:
+    except LeaseHeld as reason:
+        context.instance.add_run_tags(context.run_id, {REFUSED: reason.message})
+        raise StopRun(str(reason)) from reason
+    except LeaseLost as reason:
         raise StopRun(str(reason)) from reason
     except BatchStopped as reason:
         context.instance.report_run_canceling(context.run, str(reason))

@@ -1,4 +1,4 @@
-"""What a run says about itself: its batch, the batch's owner, and the try it is."""
+"""What a run says about itself: its batch, the batch's owner, the try it is, and how it ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +12,13 @@ from vuemantics_pipeline.ledger.batches import RunRequest
 BATCH_ID = "vuemantics/batch_id"
 USER_ID = "vuemantics/user_id"
 TRY_NUMBER = "vuemantics/try"
+TAKEN_OVER_BY = "vuemantics/taken_over_by"
+"""On a run that failed: the one that goes on with its batch."""
+TAKES_OVER_FROM = "vuemantics/takes_over_from"
+CANCELLED = "vuemantics/cancelled"
+"""On a canceled run: why, and how much of the batch is done."""
+REFUSED = "vuemantics/refused"
+"""On a run that changed nothing: another holds its batch."""
 PARTITION = "dagster/partition"
 RUN_KEY = "dagster/run_key"
 

@@ -129,6 +129,23 @@ def explain_upload(
     Raises:
         UsageError: code 'no_such_upload'.
     """
+    upload = get_upload(connection, upload_id, user_id=user_id)
+    with connection.cursor(row_factory=class_row(AttemptRow)) as cursor:
+        attempts = cursor.execute(_SQL["attempts"], {"upload_id": upload_id}).fetchall()
+    return Explanation(upload, attempts, _what_to_do(upload, attempts))
+
+
+def get_upload(
+    connection: Connection, upload_id: UUID, *, user_id: UUID | None = None
+) -> UploadDetail:
+    """Return one upload.
+
+    Args:
+        user_id: there are no other users' uploads.
+
+    Raises:
+        UsageError: code 'no_such_upload'.
+    """
     key = {"upload_id": upload_id, "user_id": user_id}
     with connection.cursor(row_factory=class_row(UploadDetail)) as cursor:
         upload = cursor.execute(_SQL["upload"], key).fetchone()
@@ -138,9 +155,7 @@ def explain_upload(
             f"There is no upload {upload_id}.",
             "`vuemantics status BATCH --uploads --json` lists those of a batch.",
         )
-    with connection.cursor(row_factory=class_row(AttemptRow)) as cursor:
-        attempts = cursor.execute(_SQL["attempts"], key).fetchall()
-    return Explanation(upload, attempts, _what_to_do(upload, attempts))
+    return upload
 
 
 def group_failures(failures: Iterable[Failure]) -> list[FailureGroup]:

@@ -15,17 +15,27 @@ def test_the_definitions_are_what_they_are() -> None:
 
     assert sorted(job.name for job in repository.get_all_jobs()) == [
         "__ASSET_JOB",
+        "audit_ledger",
+        "cancel_batch",
         "process_batch",
+        "prune_history",
+        "reanalyze",
+        "report_day",
+        "retry_batch",
     ]
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "pending_upload_batches",
         "batch_after_success",
         "batch_after_failure",
         "batch_after_cancellation",
+        "failure_alerts",
     }
     assert {sensor.default_status for sensor in repository.sensor_defs} == {
         dg.DefaultSensorStatus.RUNNING
     }
+    (schedule,) = repository.schedule_defs
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("5 0 * * *", "UTC")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     job = definitions.resolve_job_def("process_batch")
     assert job.executor_def.name == "in_process"
     assert job.partitions_def == dg.DynamicPartitionsDefinition(name="upload_batch")
@@ -37,6 +47,8 @@ def test_the_definitions_are_what_they_are() -> None:
         "close_batch",
         "upload_batch_no_failed_uploads",
         "upload_batch_counters_match_rows",
+        "upload_batch_duration_within_expectation",
+        "upload_batch_descriptions_pass_audit",
     }
     upload = nodes["process_upload"]
     assert isinstance(upload, dg.OpDefinition)
