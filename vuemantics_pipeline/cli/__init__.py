@@ -17,6 +17,8 @@ from vuemantics_pipeline.cli import (
     cancel,
     demo,
     doctor,
+    export,
+    gateway,
     ingest,
     mcp,
     migrate,
@@ -64,9 +66,11 @@ app.command("search")(search.command)
 app.command("cancel")(cancel.command)
 app.command("retry")(retry.command)
 app.command("reanalyze")(reanalyze.command)
+app.command("export")(export.command)
 app.command("audit")(audit.command)
 app.command("migrate")(migrate.command)
 app.command("doctor")(doctor.command)
+app.command("gateway")(gateway.command)
 app.command("mcp")(mcp.command)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 3000
 DEFAULT_GATEWAY_PORT = 3001
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _SIGNED_IN = timedelta(hours=24)
 
 
@@ -34,7 +34,7 @@ def command(
             help="Address the Dagster UI listens on. It has no login: whoever reaches it can "
             "start and stop runs.",
         ),
-    ] = _LOOPBACK,
+    ] = LOOPBACK,
     analyst_port: Annotated[
         int | None,
         typer.Option(
@@ -64,7 +64,7 @@ def command(
     from vuemantics_pipeline.home.secret import has_secret
     from vuemantics_pipeline.home.stack import Address, running_stack
 
-    if not _is_loopback(host):
+    if not is_loopback(host):
         notices().print(
             f"Warning: the Dagster UI on {host} has no login. Let a proxy stand before it.",
             style="yellow",
@@ -139,7 +139,8 @@ def until_ctrl_c(*, is_normal_end: bool = True) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address a server listens on is reached from this machine only."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

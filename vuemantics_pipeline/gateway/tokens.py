@@ -1,5 +1,6 @@
 """The application's access tokens: who is asking, and whether they still may."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -63,19 +64,19 @@ def require_active(connection: Connection, session: Session) -> None:
         TokenRefused: one of these does not hold.
         BackendUnavailable: the connection is lost.
     """
-    if session.user_id not in active_users(connection, {session.user_id: session.token_version}):
+    if token_versions(connection, [session.user_id]).get(session.user_id) != session.token_version:
         raise TokenRefused("The token has been revoked.")
 
 
-def active_users(connection: Connection, token_versions: dict[UUID, int]) -> set[UUID]:
-    """Return those of the users who are active and still have this `token_version`.
+def token_versions(connection: Connection, user_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Return the `token_version` of those of the users who are there and active.
 
     Raises:
         BackendUnavailable: the connection is lost.
     """
     with database_errors(connection):
-        rows = connection.execute(_SQL["active"], {"user_ids": list(token_versions)}).fetchall()
-    return {user_id for user_id, version in rows if token_versions[user_id] == version}
+        rows = connection.execute(_SQL["active"], {"user_ids": list(user_ids)}).fetchall()
+    return dict(rows)
 
 
 def token_for(connection: Connection, secret: str, user_id: UUID, *, lifetime: timedelta) -> str:

@@ -68,16 +68,26 @@ def connect(database_url: str) -> Iterator[Connection]:
         UsageError: the URL is not one of PostgreSQL.
         BackendUnavailable: the server cannot be reached, refuses, or goes away later.
     """
+    connection = open_connection(database_url)
+    with connection, database_errors(connection):
+        yield connection
+
+
+def open_connection(database_url: str) -> Connection:
+    """Open a connection as `connect` does, for whoever closes it and looks after its errors.
+
+    Raises:
+        UsageError, BackendUnavailable: as `connect`.
+    """
     url = libpq_url(database_url)
     try:
         connection = psycopg.connect(
             url, autocommit=True, connect_timeout=10, application_name="vuemantics_pipeline"
         )
+        connection.execute("SET lock_timeout = '30s'; SET statement_timeout = '60s'")
     except psycopg.Error as error:
         raise _unavailable(without_password(url), error) from error
-    with connection, database_errors(connection):
-        connection.execute("SET lock_timeout = '30s'; SET statement_timeout = '60s'")
-        yield connection
+    return connection
 
 
 @contextmanager

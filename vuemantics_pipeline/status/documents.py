@@ -8,6 +8,7 @@ from vuemantics_pipeline.ledger.records import Batch
 from vuemantics_pipeline.status.batches import UploadRow
 from vuemantics_pipeline.status.explain import AttemptRow, Explanation, FailureGroup
 from vuemantics_pipeline.status.health import Health
+from vuemantics_pipeline.status.progress import BatchProgress, UploadProgress
 from vuemantics_pipeline.status.search import SearchHit
 from vuemantics_pipeline.status.timing import BatchTiming
 
@@ -48,6 +49,32 @@ def upload_document(upload: UploadRow) -> Document:
         "description_audit_score": upload.description_audit_score,
         "error_message": upload.error_message,
         "attempts": upload.attempts,
+    }
+
+
+def batch_progress_document(progress: BatchProgress) -> Document:
+    """`batch_document` and {seq, seconds_to_finish}"""
+    return batch_document(progress.batch) | {
+        "seq": progress.seq,
+        "seconds_to_finish": progress.seconds_to_finish,
+    }
+
+
+def upload_progress_document(progress: UploadProgress, thumbnail_url: str | None) -> Document:
+    """An upload and how far it has come, for whoever owns it."""
+    return {
+        "upload_id": str(progress.upload_id),
+        "filename": progress.filename,
+        "file_type": progress.file_type,
+        "file_size": progress.file_size,
+        "processing_status": progress.processing_status,
+        "stage": progress.stage,
+        "progress_percent": progress.progress_percent,
+        "description": progress.description,
+        "description_audit_score": progress.description_audit_score,
+        "error_message": progress.error_message,
+        "attempts": progress.attempts,
+        "thumbnail_url": thumbnail_url,
     }
 
 

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from vuemantics_pipeline.errors import UsageError
@@ -34,10 +34,12 @@ def parse_cursor(cursor: str) -> Position:
     """
     try:
         moment, row_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().split(" ")
-        position = Position(datetime.fromisoformat(moment), UUID(row_id))
-        if position.created_at.tzinfo is None:
+        created_at = datetime.fromisoformat(moment)
+        if created_at.tzinfo is None:
             raise ValueError("a time without a zone")
-    except (ValueError, binascii.Error):
+        # Postgres does not know every zone that Python can think of.
+        position = Position(created_at.astimezone(UTC), UUID(row_id))
+    except (ValueError, OverflowError, binascii.Error):
         raise UsageError(
             "bad_cursor",
             "That is no cursor of this list.",

@@ -1,7 +1,8 @@
 """Where a batch's time goes, and how much of it is left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from psycopg.rows import class_row
 
@@ -48,10 +49,21 @@ def batch_timing(connection: Connection, batch: Batch) -> BatchTiming:
     with connection.cursor(row_factory=class_row(StageTiming)) as cursor:
         stages = cursor.execute(_SQL["stage_seconds"], key).fetchall()
     stages.sort(key=lambda timing: _ORDER.index(timing.stage))
-    to_finish = None
-    if batch.status is BatchStatus.PROCESSING:
-        row = connection.execute(_SQL["pace"], key).fetchone()
-        if row is not None and row[0] is not None:
-            left = batch.total_uploads - batch.processed_uploads
-            to_finish = round(max(left, 0) * row[0], 1)
-    return BatchTiming(stages, to_finish)
+    return BatchTiming(stages, seconds_to_finish(batch, paces(connection, [batch.batch_id])))
+
+
+def paces(connection: Connection, batch_ids: Sequence[UUID]) -> dict[UUID, float]:
+    """Return how many seconds the run at work takes for an upload, by batch.
+
+    A batch is left out while no run is at work on it, or before it has finished an upload.
+    """
+    rows = connection.execute(_SQL["paces"], {"batch_ids": list(batch_ids)}).fetchall()
+    return {batch_id: pace for batch_id, pace in rows if pace is not None}
+
+
+def seconds_to_finish(batch: Batch, pace: Mapping[UUID, float]) -> float | None:
+    """Return how long a batch still takes at its pace; None where that is not known."""
+    if batch.status is not BatchStatus.PROCESSING or batch.batch_id not in pace:
+        return None
+    left = batch.total_uploads - batch.processed_uploads
+    return round(max(left, 0) * pace[batch.batch_id], 1)

@@ -11,16 +11,17 @@ FROM (
 ) AS spent
 GROUP BY stage
 
--- name: pace
+-- name: paces
 -- From the start of the run at work to the last end in it, so that neither the pauses between
 -- runs count nor twice what two files did at the same time.
-SELECT extract(epoch FROM max(a.ended_at) - min(a.started_at))::float8
+SELECT a.batch_id, extract(epoch FROM max(a.ended_at) - min(a.started_at))::float8
        / nullif(count(DISTINCT a.upload_id) FILTER (
              WHERE u.processing_status IN ('completed', 'failed')), 0)
 FROM vuemantics_pipeline.attempts AS a
 JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = a.batch_id AND s.run_id = a.run_id
 JOIN uploads AS u ON u.id = a.upload_id
-WHERE a.batch_id = %(batch_id)s AND NOT a.superseded AND a.ended_at IS NOT NULL
+WHERE a.batch_id = ANY(%(batch_ids)s) AND NOT a.superseded AND a.ended_at IS NOT NULL
+GROUP BY a.batch_id
 
 -- name: upload
 SELECT u.id AS upload_id, u.batch_id, u.user_id, u.filename, u.file_type, u.file_size, u.mime_type,
