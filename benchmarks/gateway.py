@@ -355,7 +355,7 @@ def _is_cut_off(client: ClientConnection) -> bool:
     """Whether a client that reads at last finds the connection ended."""
     try:
         while True:
-            client.recv(1)
+            client.recv(5)
     except ConnectionClosed:
         return True
     except TimeoutError:

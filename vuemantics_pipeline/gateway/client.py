@@ -1,5 +1,7 @@
 """What a client that has signed in may ask: uploads to follow, and what it missed of a batch."""
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -15,6 +17,7 @@ from vuemantics_pipeline.progress.replay import From, Page, read_page, read_uplo
 MAX_SUBSCRIPTIONS = 1000
 """Uploads that one connection may follow at a time."""
 
+_LONGEST_PAUSE_SECONDS = 0.1
 _T = TypeVar("_T")
 
 
@@ -28,13 +31,29 @@ class Ask(Protocol):
 
 
 class Client:
-    """One connection's wishes. It gets answers about its own user's batches and uploads only."""
+    """One connection's wishes. It gets answers about its own user's batches and uploads only.
 
-    def __init__(self, socket: Socket, session: Session, hub: Hub, ask: Ask) -> None:
+    Args:
+        paging: held while a page is read, so that those who ask for much wait for each other.
+        alone: nobody else hears of this user's batches.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        session: Session,
+        hub: Hub,
+        ask: Ask,
+        paging: asyncio.Lock,
+        *,
+        alone: bool,
+    ) -> None:
         self._socket = socket
         self._user_id = session.user_id
         self._hub = hub
         self._ask = ask
+        self._paging = paging
+        self._alone = alone
         self._uploads: set[UUID] = set()
 
     async def listen(self) -> None:
@@ -45,7 +64,8 @@ class Client:
             WebSocketDisconnect: it has gone.
         """
         await self._ask(
-            lambda feed, connection: feed.snapshot(connection, self._user_id), self._begin
+            lambda feed, connection: feed.snapshot(connection, self._user_id, alone=self._alone),
+            self._begin,
         )
         while True:
             await self._handle(await self._socket.receive())
@@ -101,10 +121,15 @@ class Client:
             page = await self._tell_page(batch_id, page.more)
 
     async def _tell_page(self, batch_id: UUID, begin: From) -> Page | None:
-        return await self._ask(
-            lambda _, connection: read_page(connection, self._user_id, batch_id, begin),
-            lambda page: self._put(page.messages if page else ()),
-        )
+        async with self._paging:
+            began = time.monotonic()
+            page = await self._ask(
+                lambda _, connection: read_page(connection, self._user_id, batch_id, begin),
+                lambda page: self._put(page.messages if page else ()),
+            )
+            # At least half of the time is left to those who only listen.
+            await asyncio.sleep(min(time.monotonic() - began, _LONGEST_PAUSE_SECONDS))
+        return page
 
     def _put(self, messages: Sequence[Message]) -> None:
         for message in messages:

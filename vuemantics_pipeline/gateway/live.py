@@ -61,6 +61,7 @@ class Live:
         self._failures = failures or FailureLimit()
         self._patience = patience or Patience()
         self._hub = Hub()
+        self._paging = asyncio.Lock()
         redis_url = settings.redis_url
         self._bridge = None if redis_url is None else Bridge(redis_url.get_secret_value())
         self._feed: Feed | None = None
@@ -155,9 +156,11 @@ class Live:
 
     async def _serve(self, socket: Socket, session: Session) -> None:
         channel = user_channel(session.user_id)
-        if self._hub.count(channel) >= self._settings.gateway_sockets_per_user:
+        others = self._hub.count(channel)
+        if others >= self._settings.gateway_sockets_per_user:
             raise Closing(Code.TRY_AGAIN_LATER, "This user has too many connections.")
-        client = Client(socket, session, self._hub, self._ask)
+        alone = others == 0 and self._bridge is None
+        client = Client(socket, session, self._hub, self._ask, self._paging, alone=alone)
         socket.say("auth_success", user_id=str(session.user_id))
         self._hub.join(channel, socket.outbox)
         self._signed_in[socket] = session
@@ -228,10 +231,12 @@ class Live:
                 await self._end_revoked()
 
     async def _end_revoked(self) -> None:
-        users = {session.user_id for session in self._signed_in.values()}
+        # Those who sign in meanwhile are not asked for.
+        sessions = dict(self._signed_in)
+        users = {session.user_id for session in sessions.values()}
         if not users:
             return
         versions = await self._ask(lambda _, connection: token_versions(connection, users))
-        for socket, session in self._signed_in.items():
+        for socket, session in sessions.items():
             if versions.get(session.user_id) != session.token_version:
                 socket.end(Closing(Code.INVALID_TOKEN, "The token has been revoked."))

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from threading import Lock
 
 from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -56,8 +55,7 @@ class Door:
     pool: Pool
     secret: str = field(repr=False)
     origins: tuple[str, ...]
-    failures: FailureLimit = field(default_factory=FailureLimit)
-    _lock: Lock = field(default_factory=Lock, repr=False)
+    failures: FailureLimit
 
     def session(self, request: Request) -> Session:
         """Read the token of a request, without looking whether it has been revoked.
@@ -118,20 +116,18 @@ class Door:
     @contextmanager
     def _counted(self, request: Request) -> Iterator[None]:
         """Count a token that is refused, against those who try many."""
-        with self._lock:
-            if self.failures.is_exhausted(request):
-                raise Problem(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    "too_many_failures",
-                    "Too many access tokens from this address were refused.",
-                    "Wait a little, and use one that holds.",
-                    {"Retry-After": str(_RETRY_SECONDS)},
-                )
+        if self.failures.is_exhausted(request):
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too_many_failures",
+                "Too many access tokens from this address were refused.",
+                "Wait a little, and use one that holds.",
+                {"Retry-After": str(_RETRY_SECONDS)},
+            )
         try:
             yield
         except TokenRefused as refusal:
-            with self._lock:
-                self.failures.record(request)
+            self.failures.record(request)
             raise _unauthorized(
                 "token_refused", str(refusal), f'{_CHALLENGE}, error="invalid_token"'
             ) from None

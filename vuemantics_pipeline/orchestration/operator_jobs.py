@@ -75,7 +75,7 @@ def retry(context: dg.OpExecutionContext, config: RetryConfig) -> None:
         uploads = reruns.retry(connection, batch_id, config.scope)
     _tell(
         context,
-        f"Batch {batch_id}: {uploads} uploads are taken up by the next run."
+        f"Batch {batch_id}: the next run takes up {uploads} of its uploads."
         if uploads
         else f"Batch {batch_id} has no uploads to take up in this scope; nothing was changed.",
         batch=_batch_link(settings, batch_id),
@@ -118,10 +118,10 @@ def reanalyze_uploads(
             user_id=find_user(connection, config.user) if config.user else None,
             dry_run=config.dry_run,
         )
-    would = "would be made anew" if config.dry_run else "are made anew by the next runs"
+    would = "Would be made anew" if config.dry_run else "To be made anew by the next runs"
     _tell(
         context,
-        f"{done.uploads} uploads in {done.batches} batches {would}.",
+        f"{would}: uploads: {done.uploads}, in batches: {done.batches}.",
         dry_run=config.dry_run,
         uploads=done.uploads,
         batches=done.batches,
@@ -154,9 +154,9 @@ def audit_rows(context: dg.OpExecutionContext, config: AuditConfig) -> None:
         "broken_rules": dg.MetadataValue.table(records, dg.TableSchema(columns)),
     }
     if violations:
-        description = f"{found.batches} batches checked: {violations} violations."
+        description = f"Batches checked: {found.batches}. Violations: {violations}."
         raise dg.Failure(description, metadata, allow_retries=False)
-    _tell(context, f"{found.batches} batches checked: all agree.", **metadata)
+    _tell(context, f"Batches checked: {found.batches}. All agree.", **metadata)
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -168,17 +168,17 @@ def prune(context: dg.OpExecutionContext, config: PruneConfig) -> None:
         partitions, media_facts = len(old), pruning.count_forgotten_media(connection)
         if not config.dry_run:
             for gone in history.delete_runs(instance, runs):
-                context.log.info(f"{gone} of {len(runs)} runs deleted.")
+                context.log.info(f"Runs deleted: {gone} of {len(runs)}.")
             for partitions in history.delete_partitions(
                 instance, connection, old, older_than_days=days
             ):
-                context.log.info(f"{partitions} of {len(old)} partitions deleted.")
+                context.log.info(f"Partitions deleted: {partitions} of {len(old)}.")
             media_facts = sum(pruning.delete_forgotten_media(connection))
-    would = "would be deleted" if config.dry_run else "were deleted"
+    would = "Would be deleted" if config.dry_run else "Deleted"
     _tell(
         context,
-        f"{len(runs)} runs with their events, {partitions} partitions and the media facts "
-        f"of {media_facts} deleted uploads {would}.",
+        f"{would}: runs with their events: {len(runs)}, partitions: {partitions}, media facts of "
+        f"deleted uploads: {media_facts}.",
         dry_run=config.dry_run,
         older_than_days=days,
         runs=len(runs),

@@ -44,15 +44,15 @@ def daily_batch_report(context: dg.AssetExecutionContext) -> None:
             totals = report.totals
             context.add_asset_metadata(
                 {
-                    **_numbers(totals),
                     "report": dg.MetadataValue.md(as_markdown(report)),
+                    **_numbers(totals),
                     "top_failure": next((one["error_code"] for one in totals["failures"]), None),
                     "file": dg.MetadataValue.path(path),
                 },
                 partition_key=day,
             )
             context.log.info(
-                f"{day}: {totals['batches']} batches with {totals['uploads_total']} uploads ended."
+                f"{day}: batches ended: {totals['batches']}, uploads: {totals['uploads_total']}."
             )
 
 

@@ -38,7 +38,8 @@ ROWS_SHOWN = 100
 _TIMED_STAGES = tuple(stage for stage in Stage if stage not in (Stage.QUEUED, Stage.INDEXING))
 _SHEET_PICTURES = 24
 _SHEET_COLUMNS = 8
-_SHEET_BYTES = 200_000
+# The plots of an asset load what is told of its last 120 partitions, sheets and all: 5 MB.
+_SHEET_BYTES = 32_000
 
 _RUNS_LOOKED_AT = 10
 _LEFT_WORK = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED)

@@ -134,24 +134,29 @@ class Feed:
         self._ring()
         return future
 
-    def snapshot(self, connection: Connection, user_id: UUID) -> list[Message]:
+    def snapshot(self, connection: Connection, user_id: UUID, *, alone: bool) -> list[Message]:
         """How a user's running batches stand, and the uploads in hand. A question for `ask`.
 
         What is told afterwards goes on from there.
+
+        Args:
+            alone: nobody else has heard of this user's batches, and so nobody has to be told of
+                one that is new.
         """
         with connection.transaction():
-            running = self._measured(
-                connection, running_batches(connection, user_id, measured=False)
-            )
+            running = running_batches(connection, user_id, measured=False)
+            running = self._measured(connection, running)
             batch_ids = [progress.batch.batch_id for progress in running]
             in_hand = uploads_in_hand(connection, batch_ids) if batch_ids else []
-            self._begin(
-                [found for found in running if found.batch.batch_id not in self._told], connection
-            )
+            new = [found for found in running if found.batch.batch_id not in self._told]
+            if alone:
+                self._begin(connection, new)
+        if new and not alone:
+            self._tell(connection, [found.batch.batch_id for found in new])
         files = [file_message(upload) for upload in in_hand]
         return [*files, *(batch_message(progress) for progress in running)]
 
-    def _begin(self, found: Sequence[BatchProgress], connection: Connection) -> None:
+    def _begin(self, connection: Connection, found: Sequence[BatchProgress]) -> None:
         """Remember how batches stand, so that only what moves from now on is told."""
         if not found:
             return
@@ -210,7 +215,7 @@ class Feed:
                 self._clear_bell()
 
     def _answer(self, connection: Connection) -> None:
-        """Answer questions, for a short time only: those who listen have waited longer."""
+        """Answer questions for a short time: those who listen have waited longer."""
         deadline = time.monotonic() + _ANSWER_SECONDS
         while self._questions and time.monotonic() < deadline:
             future, question = self._questions.popleft()

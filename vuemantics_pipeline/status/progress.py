@@ -22,9 +22,10 @@ from vuemantics_pipeline.status.percent import DONE, percent
 from vuemantics_pipeline.status.timing import paces, seconds_to_finish
 
 _SQL = queries("progress")
+_STATUSES = frozenset(status.value for status in BatchStatus)
 _TIMES = ("created_at", "started_at", "completed_at")
 # Of an upload that another worker has in hand, which writes no attempts.
-_STAGE_OF_STATUS = {
+_STAGE_OF_STATUS: Mapping[str, Stage] = {
     UploadStatus.PENDING: Stage.QUEUED,
     UploadStatus.ANALYZING: Stage.VISION_ANALYSIS,
     UploadStatus.EMBEDDING: Stage.EMBEDDING_GENERATION,
@@ -185,7 +186,7 @@ def _batches(
     connection: Connection, condition: LiteralString, parameters: dict[str, Any]
 ) -> list[BatchProgress]:
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(f"{_SQL['batches']} {condition}", parameters).fetchall()
+        rows = cursor.execute(_SQL["batches"] + "\n" + condition, parameters).fetchall()
     return [
         BatchProgress(
             seq=row.pop("seq"),
@@ -194,6 +195,8 @@ def _batches(
             batch=_batch(row),
         )
         for row in rows
+        # Where the column has no CHECK, it may hold what is no status of a batch.
+        if row["status"] in _STATUSES
     ]
 
 
@@ -206,7 +209,7 @@ def _uploads(
     connection: Connection, condition: LiteralString, parameters: dict[str, Any]
 ) -> list[UploadProgress]:
     with connection.cursor(row_factory=kwargs_row(_upload)) as cursor:
-        return cursor.execute(f"{_SQL['uploads']} {condition}", parameters).fetchall()
+        return cursor.execute(_SQL["uploads"] + "\n" + condition, parameters).fetchall()
 
 
 def _upload(
@@ -224,15 +227,14 @@ def _upload(
         stage: of the attempt that is open, None if none is.
         reached: the stages of each attempt since the upload was last asked for.
     """
-    status = UploadStatus(processing_status)
-    if status in (UploadStatus.COMPLETED, UploadStatus.FAILED):
-        stage, progress_percent = status, DONE
+    if processing_status in (UploadStatus.COMPLETED, UploadStatus.FAILED):
+        stage, progress_percent = processing_status, DONE
     else:
-        stage = Stage(stage) if stage else _STAGE_OF_STATUS[status]
+        stage = Stage(stage or _STAGE_OF_STATUS.get(processing_status, Stage.QUEUED))
         all_reached = [stage, *(Stage(name) for names in reached for name in names)]
         progress_percent = percent(all_reached, frame_share)
     return UploadProgress(
-        processing_status=status,
+        processing_status=processing_status,
         stage=stage,
         progress_percent=progress_percent,
         created_at=created_at.astimezone(UTC),

@@ -52,19 +52,19 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(webhook.take(self.path, body))
+            self.send_response(hook.take(self.path, body))
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        webhook = Webhook(server)
+        hook = Webhook(server)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        monkeypatch.setenv("VUEMANTICS_ALERT_WEBHOOK_URL", webhook.url)
+        monkeypatch.setenv("VUEMANTICS_ALERT_WEBHOOK_URL", hook.url)
         monkeypatch.setenv("VUEMANTICS_UI_URL", "https://dagster.example")
-        yield webhook
+        yield hook
         server.shutdown()
         thread.join()
 

@@ -10,6 +10,11 @@ import pytest
 
 from vuemantics_pipeline.ledger.connection import connect
 from vuemantics_pipeline.ledger.leases import acquire
+from vuemantics_pipeline.orchestration.hooks import (
+    batch_after_cancellation,
+    batch_after_failure,
+    batch_after_success,
+)
 from vuemantics_pipeline_tests.dagster.conftest import World
 from vuemantics_pipeline_tests.support import everything
 
@@ -68,7 +73,7 @@ def test_retry_takes_failed_uploads_up_again(world: World) -> None:
     told = metadata(result)
     assert (told["uploads"], told["scope"]) == (1, "failed")
     assert str(batch_id) in told["batch"]
-    assert log(world, result) == [f"Batch {batch_id}: 1 uploads are taken up by the next run."]
+    assert log(world, result) == [f"Batch {batch_id}: the next run takes up 1 of its uploads."]
     batch = world.batch(batch_id)
     assert (batch.status, batch.successful_uploads, batch.failed_uploads) == ("pending", 1, 0)
     world.run_as_sensor(batch_id, try_number=2)
@@ -145,7 +150,7 @@ def test_audit(world: World) -> None:
 
     told, details = failure(launch(world, "audit_ledger"))
 
-    assert told == f"2 batches checked: {details['violations']} violations."
+    assert told == f"Batches checked: 2. Violations: {details['violations']}."
     rules = {record.data["rule"] for record in details["broken_rules"].records}
     assert "counters_differ_from_rows" in rules
     assert {r.data["batch"] for r in details["broken_rules"].records} == {str(broken)}
@@ -209,7 +214,7 @@ def test_prune_deletes_what_is_old_and_nothing_else(world: World, tmp_path: Any)
     result = launch(world, "prune_history", older_than_days=90, dry_run=False)
     told = metadata(result)
     assert (told["runs"], told["partitions"], told["media_facts"]) == (1, 1, 0)
-    assert log(world, result)[:2] == ["1 of 1 runs deleted.", "1 of 1 partitions deleted."]
+    assert log(world, result)[:2] == ["Runs deleted: 1 of 1.", "Partitions deleted: 1 of 1."]
     assert world.instance.get_run_by_id(old_run) is None
     assert world.instance.all_logs(old_run) == []
     for kept in (young_run, failed, at_work, report.run_id):
@@ -253,3 +258,25 @@ def test_a_database_that_is_down_is_told_of(world: World, monkeypatch: pytest.Mo
     told, details = failure(launch(world, "audit_ledger"))
     assert details["code"] == "database_unavailable"
     assert told.startswith("Postgres does not answer")
+
+
+@pytest.mark.parametrize(
+    ("job", "tags"), [("audit_ledger", {}), ("report_day", {"dagster/partition": "2026-03-14"})]
+)
+def test_the_hooks_of_batches_pass_other_runs_by(
+    world: World, job: str, tags: dict[str, str]
+) -> None:
+    run = world.instance.create_run_for_job(
+        world.definitions.resolve_job_def(job), tags=tags, status=dg.DagsterRunStatus.STARTED
+    )
+    event = world.instance.report_run_failed(run, "It broke.")
+    for hook in (batch_after_failure, batch_after_cancellation, batch_after_success):
+        context = dg.build_run_status_sensor_context(
+            sensor_name=hook.name,
+            dagster_event=event,
+            dagster_instance=world.instance,
+            dagster_run=run,
+        )
+        skipped = hook(context.for_run_failure() if hook is batch_after_failure else context)
+        assert isinstance(skipped, dg.SkipReason)
+        assert skipped.skip_message == f"Run {run.run_id} is not a run of a batch."

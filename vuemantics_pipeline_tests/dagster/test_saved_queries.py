@@ -133,7 +133,7 @@ def test_the_failures_of_a_batch(world: World, asked: Any) -> None:
             True,
             True,
         )
-    assert entries["failures_not_shown"]["intRepr"] == "0"
+    assert numbers(event)["uploads_failed"] == len(failures)
     [of_good] = asked("batch_failures", batch=str(good))["assetMaterializations"]
     [none] = [e for e in of_good["metadataEntries"] if e["label"] == "failures"]
     assert none["table"]["records"] == []
@@ -141,7 +141,7 @@ def test_the_failures_of_a_batch(world: World, asked: Any) -> None:
 
 
 def test_the_success_rate_over_time(world: World, asked: Any) -> None:
-    for names in (("a.jpg",), ("b.jpg", "bad.jpg"), ("c.jpg", "d.jpg", "e.jpg", "bad.jpg")):
+    for names in (("a.jpg",), ("b.jpg", "c.jpg", "d.jpg", "bad.jpg")):
         world.run(world.add_batch(*names))
 
     history = asked("success_rate", limit=100)["assetEventHistory"]
@@ -150,26 +150,26 @@ def test_the_success_rate_over_time(world: World, asked: Any) -> None:
         numbers(event)["uploads_succeeded"] / numbers(event)["uploads_total"]
         for event in history["results"]
     ]
-    assert rates == [0.75, 0.5, 1.0]
+    assert rates == [0.75, 1.0]
 
 
 def test_materializations_as_a_frame(
     world: World, webserver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webserver_module, "PAGE_EVENTS", 2)
-    batches = [world.add_batch("a.jpg", "bad.jpg"), world.add_batch("b.jpg"), world.add_batch()]
+    batches = [world.add_batch("a.jpg", "bad.jpg"), world.add_batch()]
     runs = [world.run(batch).run_id for batch in (*batches, batches[0])]
 
     found = analytics.materializations(webserver)
 
     assert dtypes(found) == {name: kind.dtype for name, kind in MATERIALIZATIONS.items()}
     assert found["run_id"].tolist() == runs[::-1]
-    assert found["batch_id"].tolist() == [str(batches[n]) for n in (0, 2, 1, 0)]
-    assert found["uploads_total"].tolist() == [2, 0, 1, 2]
-    assert found["uploads_failed"].tolist() == [1, 0, 0, 1]
+    assert found["batch_id"].tolist() == [str(batches[n]) for n in (0, 1, 0)]
+    assert found["uploads_total"].tolist() == [2, 0, 2]
+    assert found["uploads_failed"].tolist() == [1, 0, 1]
     assert set(found["user_id"]) == {str(world.user_id)}
-    in_database = analytics.batches(world.connection, batch=batches[1]).iloc[0]
-    of_dagster = found[found["batch_id"] == str(batches[1])].iloc[0]
+    in_database = analytics.batches(world.connection, batch=batches[0]).iloc[0]
+    of_dagster = found.iloc[0]
     for name in ("bytes_total", "attempts_total", "analyzer", "prompt_version", "user_id"):
         assert of_dagster[name] == in_database[name], name
     assert of_dagster["duration_seconds"] == pytest.approx(

@@ -510,6 +510,20 @@ def test_a_run_that_found_the_batch_held_is_no_predecessor(world: World, databas
 # Its checks
 
 
+def test_every_check_names_its_batch(world: World) -> None:
+    batch_id = world.add_batch("a.jpg")
+
+    evaluations = world.run_as_sensor(batch_id).get_asset_check_evaluations()
+
+    assert {evaluation.check_name for evaluation in evaluations} == {
+        "no_failed_uploads",
+        "counters_match_rows",
+        "duration_within_expectation",
+        "descriptions_pass_audit",
+    }
+    assert {evaluation.metadata["batch"].value for evaluation in evaluations} == {str(batch_id)}
+
+
 def test_counters_are_shown_beside_the_rules_they_keep(world: World) -> None:
     batch_id = world.add_batch("a.jpg", "bad.jpg")
 
@@ -519,6 +533,7 @@ def test_counters_are_shown_beside_the_rules_they_keep(world: World) -> None:
     assert {
         name: value.value for name, value in found.metadata.items() if name != "violations"
     } == {
+        "batch": str(batch_id),
         "broken_rules": 0,
         "total_uploads": 2,
         "processed_uploads": 2,
@@ -574,6 +589,7 @@ def test_a_batch_that_took_too_long(world: World, seconds: float, passes: bool) 
     assert found.severity is dg.AssetCheckSeverity.WARN
     told = {name: value.value for name, value in found.metadata.items() if name != "stages"}
     assert told == {
+        "batch": str(batch_id),
         "duration_seconds": seconds,
         "limit_seconds": 3 * 10 * 2 + 30,
         "seconds_per_upload": seconds / 2,

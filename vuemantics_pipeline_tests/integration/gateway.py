@@ -45,12 +45,14 @@ class Client:
 
     def hear_until(self, action: str, **payload: Any) -> list[dict[str, Any]]:
         """Messages up to the first with this action and, among others, these values."""
-        heard = []
-        while True:
+        heard = [self.hear()]
+        while not _says(heard[-1], action, payload):
             heard.append(self.hear())
-            body = heard[-1] | heard[-1].get("payload", {})
-            if body["action"] == action and payload.items() <= body.items():
-                return heard
+        return heard
+
+    def has_heard(self, action: str, **payload: Any) -> bool:
+        """Whether a message with this action and, among others, these values has come."""
+        return any(_says(message, action, payload) for message in self.heard)
 
     def hear_the_end(self) -> ConnectionClosed:
         """Hear everything until the gateway ends the connection, and how it does."""
@@ -161,3 +163,8 @@ def running_gateway(
         finally:
             server.should_exit = True
             thread.join()
+
+
+def _says(message: dict[str, Any], action: str, payload: dict[str, Any]) -> bool:
+    body = message | message.get("payload", {})
+    return bool(body["action"] == action and payload.items() <= body.items())

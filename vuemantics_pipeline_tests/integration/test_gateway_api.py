@@ -2,7 +2,9 @@
 
 import base64
 import http.client
+import json
 import secrets
+import socket
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,9 +14,11 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from vuemantics_pipeline.analysis.constant import ConstantAnalyzer
-from vuemantics_pipeline.gateway.inputs import BODY_BYTES
+from vuemantics_pipeline.gateway import inputs
 from vuemantics_pipeline.gateway.tokens import issue_token
 from vuemantics_pipeline.ledger import batches
 from vuemantics_pipeline.ledger.connection import Connection
@@ -359,7 +363,7 @@ def test_queries_that_cannot_be(client: httpx.Client, path: str, code: str) -> N
         (b"scope=all", "application/x-www-form-urlencoded", 415, "not_json"),
         (b'{"scope": "all"}', "text/plain", 415, "not_json"),
         (b'{"scope": "all"}', None, 415, "not_json"),
-        (b" " * (BODY_BYTES + 1), "application/json", 413, "body_too_large"),
+        (b" " * (inputs.BODY_BYTES + 1), "application/json", 413, "body_too_large"),
     ],
 )
 def test_bodies_that_cannot_be(
@@ -391,6 +395,20 @@ def test_a_body_in_pieces_is_measured_as_it_comes(client: httpx.Client) -> None:
     except httpx.TransportError:
         return  # it hung up while the body was still coming
     refused(answer, 413, "body_too_large")
+
+
+def test_a_body_that_does_not_arrive(
+    url: str, owner: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_BODY_SECONDS", 0.2)
+    waiting = http.client.HTTPConnection("127.0.0.1", urlsplit(url).port or 0, timeout=30)
+    waiting.putrequest("POST", f"/batches/{uuid4()}/retry")
+    for name, value in (bearer(owner) | {"Content-Length": "10"}).items():
+        waiting.putheader(name, value)
+    waiting.endheaders(b"{")
+    answer = waiting.getresponse()
+    assert (answer.status, json.loads(answer.read())["code"]) == (408, "body_incomplete")
+    waiting.close()
 
 
 def test_addresses_and_methods_there_are_not(client: httpx.Client) -> None:
@@ -482,6 +500,14 @@ def test_a_host_that_is_not_this_gateway(url: str, settings: Settings, database_
         assert status(url, host) == 421, host
         assert status(url, host, "/?token=x") == 421
     refused(httpx.get(url, headers={"Host": "evil.example"}), 421, "unknown_host")
+    with (
+        pytest.raises(InvalidStatus),
+        connect(
+            f"ws://evil.example:{port}/ws/uploads",
+            sock=socket.create_connection(("127.0.0.1", port)),
+        ),
+    ):
+        pass
 
     named = settings.model_copy(update={"gateway_origins": ("https://photos.example",)})
     with served(named, database_url) as behind_a_proxy:
@@ -614,11 +640,13 @@ def test_a_thumbnail_is_its_owners(
     )
     assert (unchanged.status_code, unchanged.content) == (304, b"")
 
+    theirs = root / str(uuid4()) / "thumb_256.jpg"
+    theirs.parent.mkdir()
+    theirs.write_bytes(support.photo())
     other = list(new.uploads.values())[1]
-    connection.execute(
-        "UPDATE uploads SET thumbnail_path = %s WHERE id = %s", ("../../etc/passwd", other)
-    )
-    refused(client.get(f"/uploads/{other}/thumbnail"), 404, "no_thumbnail")
+    for path in (str(theirs.relative_to(root)), f"{owner}/../{theirs.parent.name}/thumb_256.jpg"):
+        connection.execute("UPDATE uploads SET thumbnail_path = %s WHERE id = %s", (path, other))
+        refused(client.get(f"/uploads/{other}/thumbnail"), 404, "no_thumbnail")
 
 
 # --- page and document ---

@@ -467,7 +467,8 @@ def test_a_role_that_may_not_read_dagsters_tables(
     with support.new_role(connection) as role:
         connection.execute(
             f"GRANT USAGE ON SCHEMA vuemantics_pipeline TO {role};"
-            f"GRANT SELECT ON ALL TABLES IN SCHEMA public, vuemantics_pipeline TO {role}"
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA public, vuemantics_pipeline TO {role};"
+            f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA vuemantics_pipeline TO {role}"
         )
         operator.library.settings = operator.library.settings.model_copy(
             update={"database_url": SecretStr(support.as_role(database_url, role))}

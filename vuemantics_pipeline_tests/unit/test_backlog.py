@@ -9,7 +9,7 @@ def message(key: str, text: str = "", *, is_summary: bool = False) -> Message:
 
 
 def drained(backlog: Backlog) -> list[str]:
-    texts = []
+    texts: list[str] = []
     while (taken := backlog.take()) is not None:
         texts += taken.texts
     return texts
@@ -40,7 +40,7 @@ def test_a_summary_overtakes_nothing() -> None:
 
 def test_whoever_is_slow_still_hears_of_the_batch() -> None:
     backlog = Backlog(10)
-    heard = []
+    heard: list[str] = []
     for number in range(1, 9):
         backlog.put(message(f"file {number}", f"f{number}"))
         backlog.put(message("batch", f"b{number}", is_summary=True))

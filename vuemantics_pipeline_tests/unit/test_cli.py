@@ -11,7 +11,7 @@ from vuemantics_pipeline.cli import app
 from vuemantics_pipeline.cli.output import exit_code
 from vuemantics_pipeline.errors import BackendUnavailable, PipelineError, UsageError
 
-COMMANDS = ["up", "demo", "ingest", "batches", "status", "search", "migrate", "doctor"]
+COMMANDS = ["up", "demo", "ingest", "batches", "status", "search", "export", "migrate", "doctor"]
 NOBODY_LISTENS = "postgresql://ada:s3cret@127.0.0.1:1/vuemantics"
 
 

@@ -61,6 +61,7 @@ async function start() {
 async function signIn(event) {
   event.preventDefault();
   const token = $("token").value.trim();
+  $("token").value = "";
   const button = event.submitter;
   button.disabled = true;
   try {
@@ -69,7 +70,6 @@ async function signIn(event) {
   } catch (problem) {
     tell(problem.message);
   }
-  $("token").value = "";
   button.disabled = false;
 }
 

@@ -87,13 +87,13 @@ export class Batch {
     this.#uploads.rereadAll();
   }
 
+  /** Show its files; resolves when the first of them are there. */
   open() {
-    const { root, toggle, files } = this.#parts;
+    const { toggle, files } = this.#parts;
     history.replaceState(null, "", `#${this.#facts.batch_id}`);
     toggle.setAttribute("aria-expanded", "true");
     files.hidden = false;
-    root.scrollIntoView({ block: "nearest" });
-    this.#uploads.show();
+    return this.#uploads.show();
   }
 
   close() {

@@ -32,6 +32,7 @@ export class Batches {
   /** What the gateway tells of any of the user's batches. */
   hear({ action, payload }) {
     if (action !== "batch_progress" && action !== "file_progress") return;
+    if (payload.batch_id === null) return; // a file that is in none
     const batch = this.#batches.get(payload.batch_id);
     if (batch === undefined) this.#fetch(payload.batch_id).catch(() => {});
     else if (action === "batch_progress") batch.hear(payload);
@@ -47,7 +48,9 @@ export class Batches {
   /** Open a batch and bring it into view. */
   async open(batchId) {
     if (!this.#batches.has(batchId)) await this.#fetch(batchId);
-    this.#batches.get(batchId)?.open();
+    const batch = this.#batches.get(batchId);
+    await batch?.open();
+    batch?.root.scrollIntoView();
   }
 
   clear() {
