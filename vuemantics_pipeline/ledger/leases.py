@@ -71,7 +71,7 @@ def no_such_batch(batch_id: object) -> UsageError:
 
 
 def release(lease: Lease) -> None:
-    """Give the lease up, so that the next run need not wait for the connection to close."""
+    """Give the lease up, so that nobody need wait for the connection to close."""
     lease.connection.execute(_SQL["unlock"], {"batch_id": lease.batch_id})
 
 

@@ -123,6 +123,8 @@ def close_batch(
             )
         # An output's metadata would be written twice: with the output, and with the asset.
         context.add_asset_metadata(batch_metadata(ledger.connection, ledger.run, ledger.settings))
+        # Whoever asks for the batch again need not wait for the checks and the worker's end.
+        ledger.release()
     yield dg.Output(None)
 
 

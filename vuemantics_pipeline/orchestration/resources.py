@@ -47,8 +47,9 @@ def back_off(settings: Settings) -> BackOff:
 class RunLedger:
     """The Postgres counters of the batch that a run is for, and the right to change them.
 
-    The lease is taken when an op first asks for it and held until the worker ends, whichever op
-    comes first: a run re-executed from the middle needs it as much as one from the start.
+    The lease is taken when an op first asks for it, whichever op comes first (a run re-executed
+    from the middle needs it as much as one from the start), and held until the batch is closed or
+    the worker ends.
     """
 
     def __init__(self, connection: Connection, run: BatchRun, settings: Settings) -> None:
@@ -90,6 +91,12 @@ class RunLedger:
                 upload.upload_id: following.file_path for upload, following in pairwise(unfinished)
             }
         return self._opened
+
+    def release(self) -> None:
+        """Give the lease up; the run changes nothing any more."""
+        if self._opened is not None:
+            leases.release(self._opened[0])
+            self._opened = None
 
     def file_after(self, upload_id: UUID) -> str | None:
         """Return the file of the upload that the executor takes up after another, if any."""

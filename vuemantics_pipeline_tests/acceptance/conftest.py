@@ -8,16 +8,20 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from vuemantics_pipeline.home.processes import free_port
 
 CHROMIUM = "/usr/bin/chromium"
+SAMPLES = Path(str(resources.files("vuemantics_pipeline.home") / "samples"))
+SCREENSHOTS = os.environ.get("VUEMANTICS_SCREENSHOTS")
+"""A folder: the pages that the tests look at are kept there as pictures."""
 STOP_SECONDS = 60
 COMMAND = (sys.executable, "-m", "vuemantics_pipeline")
 
@@ -150,3 +154,10 @@ def eventually(what: str, check: Any, *, seconds: float = 60) -> Any:
         assert time.monotonic() < give_up_at, f"{what}: not within {seconds} s"
         time.sleep(0.3)
     return answer
+
+
+def keep(page: Page, name: str) -> None:
+    """Take a picture of a page where somebody wants them."""
+    if SCREENSHOTS:
+        page.wait_for_timeout(1500)
+        page.screenshot(path=Path(SCREENSHOTS) / name)

@@ -19,8 +19,13 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from vuemantics_pipeline.gateway.tokens import token_for
 from vuemantics_pipeline.home.processes import free_port
-from vuemantics_pipeline_tests.acceptance.conftest import App, outside_environment
-from vuemantics_pipeline_tests.acceptance.test_stack import SAMPLES, SCREENSHOTS, _keep
+from vuemantics_pipeline_tests.acceptance.conftest import (
+    SAMPLES,
+    SCREENSHOTS,
+    App,
+    keep,
+    outside_environment,
+)
 from vuemantics_pipeline_tests.faults.stack import FaultStack
 from vuemantics_pipeline_tests.support import NewBatch, add_batch, add_user, batch_row, photo
 
@@ -265,10 +270,10 @@ def test_a_batch_runs_and_its_bars_move(live: Live) -> None:
         expect(shown.get_by_text("3 done, 0 failed, 8 in all")).to_be_visible(timeout=WAIT)
         expect(shown.get_by_text(re.compile(r"About .* left"))).to_be_visible(timeout=WAIT)
         assert 25 < bar(shown) < 50
-        _keep(page, "live.png")
+        keep(page, "live.png")
         page.set_viewport_size({"width": 375, "height": 812})
         page.emulate_media(color_scheme="dark")
-        _keep(page, "live-dark-phone.png")
+        keep(page, "live-dark-phone.png")
 
         live.stack.hold()
         expect(shown.get_by_text("7 done, 1 failed, 8 in all")).to_be_visible(timeout=WAIT)

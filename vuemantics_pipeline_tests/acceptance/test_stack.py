@@ -1,22 +1,18 @@
 """Real photographs through the real webserver, daemon, sensor and worker, seen in a browser."""
 
-import os
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
-from vuemantics_pipeline_tests.acceptance.conftest import App, eventually, stop
-
-SAMPLES = Path(str(resources.files("vuemantics_pipeline.home") / "samples"))
-SCREENSHOTS = os.environ.get("VUEMANTICS_SCREENSHOTS")
-"""A folder: the pages that the tests look at are kept there as pictures."""
+from vuemantics_pipeline_tests.acceptance.conftest import SAMPLES, App, eventually, keep, stop
 
 MATERIALIZE = """mutation($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {
@@ -24,6 +20,13 @@ MATERIALIZE = """mutation($params: ExecutionParams!) {
   }
 }"""
 RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+FIVE_QUESTIONS = Path(__file__).parents[2] / "docs/five_questions.py"
+CHECKS = (
+    "no_failed_uploads",
+    "counters_match_rows",
+    "duration_within_expectation",
+    "descriptions_pass_audit",
+)
 ALL_RUNS = "{ runsOrError { ... on Runs { results { runId } } } }"
 DELETE = "mutation($id: String!) { deleteRun(runId: $id) { __typename } }"
 ASSET = """query { assetNodeOrError(assetKey: {path: ["upload_batch"]}) { ... on AssetNode {
@@ -92,8 +95,7 @@ def test_materialize_on_a_partition_runs_the_batch_again(running: App, batch: An
         "pipelineName": "__ASSET_JOB",
         "assetSelection": [{"path": ["upload_batch"]}],
         "assetCheckSelection": [
-            {"assetKey": {"path": ["upload_batch"]}, "name": name}
-            for name in ("no_failed_uploads", "counters_match_rows")
+            {"assetKey": {"path": ["upload_batch"]}, "name": name} for name in CHECKS
         ],
     }
     tags = [{"key": "dagster/partition", "value": batch["batch_id"]}]
@@ -143,11 +145,11 @@ def test_the_dagster_ui_shows_the_batch(running: App, batch: Any, browser: Brows
     page.goto(f"{running.url}/assets/upload_batch?view=partitions&partition={batch['batch_id']}")
     page.get_by_text("uploads_succeeded").first.wait_for(timeout=60_000)
     assert page.get_by_text(batch["batch_id"]).count() > 0
-    _keep(page, "batch.png")
+    keep(page, "batch.png")
 
     page.goto(f"{running.url}/assets/upload_batch?view=checks")
     page.get_by_text("no_failed_uploads").first.wait_for(timeout=60_000)
-    _keep(page, "check.png")
+    keep(page, "check.png")
 
     run_id = running.graphql(
         'query { runsOrError(filter: {pipelineName: "process_batch"}) '
@@ -155,8 +157,24 @@ def test_the_dagster_ui_shows_the_batch(running: App, batch: Any, browser: Brows
     )["runsOrError"]["results"][-1]["runId"]
     page.goto(f"{running.url}/runs/{run_id}")
     page.get_by_text("close_batch").first.wait_for(timeout=60_000)
-    _keep(page, "run.png")
+    keep(page, "run.png")
     page.close()
+
+
+def test_the_five_questions_are_answered_of_it(running: App, batch: Any, tmp_path: Path) -> None:
+    url = f"postgresql://postgres@/vuemantics?host={running.home / 'postgres'}"
+    answered = subprocess.run(
+        [sys.executable, "-W", "error", FIVE_QUESTIONS, tmp_path],
+        env={**running.environment, "DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answered.returncode == 0, answered.stderr
+    assert "15 uploads in 1 batches" in answered.stdout
+    assert "1. 1 of 15 uploads failed." in answered.stdout
+    assert "cut_off.jpg" in answered.stdout
+    assert len(list(tmp_path.glob("*.png"))) == 5
 
 
 def test_up_stops_everything_and_finds_its_batches_again(running: App, batch: Any) -> None:
@@ -180,12 +198,6 @@ def test_up_stops_everything_and_finds_its_batches_again(running: App, batch: An
 
 def _ended(status: str) -> str | None:
     return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
-
-
-def _keep(page: Page, name: str) -> None:
-    if SCREENSHOTS:
-        page.wait_for_timeout(1500)
-        page.screenshot(path=Path(SCREENSHOTS) / name)
 
 
 def _lives(process: psutil.Process) -> bool:

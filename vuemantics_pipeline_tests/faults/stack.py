@@ -43,6 +43,7 @@ from vuemantics_pipeline.home import stack
 stack.DEFINITIONS = "vuemantics_pipeline_tests.faults.definitions"
 main()
 """
+COMMAND = (sys.executable, "-c", _LAUNCHER)
 _RUNS = """query($batch: String!) {
   runsOrError(filter: {tags: [{key: "dagster/partition", value: $batch}]}) {
     ... on Runs { results { runId status rootRunId startTime endTime } }
@@ -115,7 +116,7 @@ class FaultStack:
         complaints = self.home.parent / "up.stderr"
         with complaints.open("a") as stderr:
             self.up = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCHER, "up", "--port", str(self.app.port)],
+                [*COMMAND, "up", "--no-gateway", "--port", str(self.app.port)],
                 env=self.app.environment,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -373,28 +374,30 @@ class FaultStack:
         answer = self.ask(_TERMINATE, id=run_id)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
-    def materialize(
-        self, batch: NewBatch, config: Mapping[str, object] | None = None, **tags: str
-    ) -> str:
-        """Launch a run of a batch from the launchpad; return its id."""
+    def launch(self, job: str, config: Mapping[str, object], **tags: str) -> str:
+        """Launch a job from its launchpad; return the run's id."""
         params = {
             "selector": {
                 "repositoryLocationName": "vuemantics_pipeline",
                 "repositoryName": "__repository__",
-                "pipelineName": "process_batch",
+                "pipelineName": job,
             },
             "mode": "default",
-            "runConfigData": config or {},
+            "runConfigData": config,
             "executionMetadata": {
-                "tags": [
-                    {"key": key, "value": value}
-                    for key, value in ({"dagster/partition": str(batch.batch_id)} | tags).items()
-                ]
+                "tags": [{"key": key, "value": value} for key, value in tags.items()]
             },
         }
         answer = self.ask(_LAUNCH, params=params)["launchPipelineExecution"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
+
+    def materialize(
+        self, batch: NewBatch, config: Mapping[str, object] | None = None, **tags: str
+    ) -> str:
+        """Launch a run of a batch from the launchpad; return its id."""
+        partition = {"dagster/partition": str(batch.batch_id)}
+        return self.launch("process_batch", config or {}, **(partition | tags))
 
     def reexecute(self, run_id: str, strategy: str) -> str:
         """Re-execute a run, FROM_FAILURE or ALL_STEPS; return the new run's id."""

@@ -44,8 +44,14 @@ def in_dagster(stack: FaultStack, batch: NewBatch) -> None:
     stack.terminate(stack.runs(batch)[-1].run_id)
 
 
+def by_a_job(stack: FaultStack, batch: NewBatch) -> None:
+    """As an operator does it in the UI, without waiting for the batch at work."""
+    config = {"ops": {"cancel": {"config": {"batch_id": str(batch.batch_id)}}}}
+    assert stack.await_run(stack.launch("cancel_batch", config)) == "SUCCESS"
+
+
 Cancel = Callable[[FaultStack, NewBatch], None]
-WAYS = pytest.mark.parametrize("cancel", [in_sql, on_the_command_line, in_dagster])
+WAYS = pytest.mark.parametrize("cancel", [in_sql, on_the_command_line, in_dagster, by_a_job])
 
 
 def begin(stack: FaultStack) -> tuple[NewBatch, Run]:
