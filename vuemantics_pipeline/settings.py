@@ -106,6 +106,11 @@ class Settings(BaseSettings):
             return tuple(origin.strip() for origin in origins.split(",") if origin.strip())
         return origins
 
+    @field_validator("ui_url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
     @field_validator("home", "upload_path", "reports_path")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:

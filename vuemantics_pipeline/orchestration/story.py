@@ -77,7 +77,7 @@ def batch_metadata(connection: Connection, run: BatchRun, settings: Settings) ->
         "vision_model": _text(facts.vision_model),
         "embedding_model": _text(facts.embedding_model),
         "prompt_version": _text(facts.prompt_version),
-        "run": dg.MetadataValue.url(f"{settings.ui_url.rstrip('/')}/runs/{run.run_id}"),
+        "run": dg.MetadataValue.url(f"{settings.ui_url}/runs/{run.run_id}"),
     }
 
 

@@ -45,6 +45,8 @@ def test_the_applications_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "VUEMANTICS_HOME": str(tmp_path / "home"),
         "VUEMANTICS_MAX_TRIES": "3",
         "VUEMANTICS_GRACE_SECONDS": "0.5",
+        "VUEMANTICS_UI_URL": "https://dagster.example/",
+        "VUEMANTICS_GATEWAY_ORIGINS": "https://a.example, https://b.example",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -57,6 +59,8 @@ def test_the_applications_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert settings.embedding_dimensions == 768
     assert settings.analyzer is AnalyzerName.OLLAMA
     assert (settings.max_tries, settings.grace_seconds) == (3, 0.5)
+    assert settings.ui_url == "https://dagster.example"
+    assert settings.gateway_origins == ("https://a.example", "https://b.example")
 
 
 def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
