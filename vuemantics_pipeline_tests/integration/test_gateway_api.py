@@ -169,7 +169,7 @@ def test_a_batch_as_it_moves(
     assert (moved["status"], moved["successful_uploads"]) == ("processing", 1)
     assert moved["progress_percentage"] == 33.3
     assert moved["seq"] > 0
-    assert moved["seconds_to_finish"] > 0
+    assert moved["seconds_to_finish"] >= 0  # known, and rounded to a tenth
     assert datetime.fromisoformat(moved["started_at"]).utcoffset() == timedelta(0)
 
     for upload_id in list(new.uploads.values())[1:]:

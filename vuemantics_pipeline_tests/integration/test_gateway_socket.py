@@ -19,6 +19,7 @@ from vuemantics_pipeline.gateway.socket import MAX_MESSAGE, Patience
 from vuemantics_pipeline.ledger import batches, reruns, uploads
 from vuemantics_pipeline.ledger.connection import Connection, connect
 from vuemantics_pipeline.ledger.records import Scope, Stage
+from vuemantics_pipeline.status.progress import batch_progress
 from vuemantics_pipeline_tests import support
 from vuemantics_pipeline_tests.integration.gateway import (
     SECRET,
@@ -409,8 +410,12 @@ def test_what_was_missed_in_pages(
     ids = list(batch.uploads.values())
     with gateway.signed_in(user_id) as client:
         (seen,) = seqs(client.hear_until("batch_progress"))
-    for upload_id in ids[:4]:
-        complete(lease, upload_id)
+        for upload_id in ids[:4]:
+            complete(lease, upload_id)
+        # Once the feed has told of all of it, nothing of it comes by itself.
+        (last,) = batch_progress(connection, [batch.batch_id])
+        while last.seq not in seqs(client.hear_until("batch_progress")):
+            pass
     with gateway.signed_in(user_id) as client:
         client.hear_until("batch_progress")
         client.say(action="subscribe_batch", batch_id=str(batch.batch_id), after=seen)

@@ -253,8 +253,10 @@ def test_the_thumbnail_is_not_black(tmp_path: Path) -> None:
 def write_hdr(path: Path, transfer: int, signals: Sequence[float]) -> None:
     """Grey bars of 64 pixels, by how much of the range of a BT.2100 signal they take up."""
     with av.open(str(path), "w") as output:
+        # A film of one frame has no B-frames, but with them x265 makes up a time for it, and now and
+        # then one that MP4 has no room for.
         stream = output.add_stream(
-            "libx265", rate=Fraction(25), options={"x265-params": "log-level=none"}
+            "libx265", rate=Fraction(25), options={"x265-params": "log-level=none:bframes=0"}
         )
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64 * len(signals), 64, "yuv420p10le"
@@ -270,6 +272,7 @@ def write_hdr(path: Path, transfer: int, signals: Sequence[float]) -> None:
             plane.update(values.tobytes())
         frame.colorspace, frame.color_primaries, frame.color_trc = 9, 9, transfer
         frame.color_range = 1
+        frame.pts = 0
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
 
