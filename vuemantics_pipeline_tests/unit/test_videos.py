@@ -253,8 +253,8 @@ def test_the_thumbnail_is_not_black(tmp_path: Path) -> None:
 def write_hdr(path: Path, transfer: int, signals: Sequence[float]) -> None:
     """Grey bars of 64 pixels, by how much of the range of a BT.2100 signal they take up."""
     with av.open(str(path), "w") as output:
-        # A film of one frame has no B-frames, but with them x265 makes up a time for it, and now and
-        # then one that MP4 has no room for.
+        # With B-frames, x265 makes a time up for a film of one frame, now and then one that MP4 has
+        # no room for.
         stream = output.add_stream(
             "libx265", rate=Fraction(25), options={"x265-params": "log-level=none:bframes=0"}
         )
