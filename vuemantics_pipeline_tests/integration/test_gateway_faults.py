@@ -75,7 +75,8 @@ def test_metrics(
     assert samples["vuemantics_queue_uploads",] == 4
     assert samples["vuemantics_queue_oldest_seconds",] > 0
     assert samples["vuemantics_stage_seconds_count", "vision_analysis"] == 1
-    assert samples["vuemantics_stage_seconds_sum", "vision_analysis"] > 0
+    # The stand-in's answer can take less than the 0.1 ms that is recorded; a decode cannot.
+    assert samples["vuemantics_stage_seconds_sum", "extracting_frames"] > 0
     assert samples["vuemantics_gateway_sockets",] == 0
     assert samples["process_resident_memory_bytes",] > 0
 
