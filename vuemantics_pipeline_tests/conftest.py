@@ -5,8 +5,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -14,6 +12,7 @@ from psycopg import sql
 
 from vuemantics_pipeline.home.postgres import embedded_postgres
 from vuemantics_pipeline.home.processes import Service, supervise
+from vuemantics_pipeline_tests import support
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +40,5 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture
 def database_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty database of the test's own."""
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
-        finally:
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+    with support.empty_database(postgres_server) as url:
+        yield url

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
+import psycopg
 from PIL import Image
 from psycopg import sql
 from psycopg.rows import class_row
@@ -279,6 +280,19 @@ class Listener:
             else:
                 found.append((notify.channel, notify.payload))
         raise AssertionError("Postgres announced nothing in 30 s, not even the mark.")
+
+
+@contextmanager
+def empty_database(server_url: str) -> Iterator[str]:
+    """The URL of a database without tables, gone afterwards."""
+    database = f"test_{uuid4().hex}"
+    name = sql.Identifier(database)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        try:
+            yield urlsplit(server_url)._replace(path=f"/{database}").geturl()
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
 @contextmanager

@@ -6,12 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
-import psycopg
-from psycopg import sql
 
 from vuemantics_pipeline.gateway.app import build_app
 from vuemantics_pipeline.gateway.serve import server
@@ -28,17 +25,10 @@ _WAIT_SECONDS = 30
 @contextmanager
 def new_database(server_url: str) -> Iterator[str]:
     """The URL of a database with all tables, gone afterwards."""
-    database = f"test_{uuid4().hex}"
-    name = sql.Identifier(database)
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        try:
-            url = urlsplit(server_url)._replace(path=f"/{database}").geturl()
-            with connect(url) as new:
-                migrate(new, dimension=support.DIMENSION)
-            yield url
-        finally:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with support.empty_database(server_url) as url:
+        with connect(url) as new:
+            migrate(new, dimension=support.DIMENSION)
+        yield url
 
 
 @contextmanager

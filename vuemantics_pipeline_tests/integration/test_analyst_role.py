@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
+from contextlib import ExitStack
 from uuid import uuid4
 
 import psycopg
@@ -201,23 +201,15 @@ def test_a_role_that_may_not_create_roles(
             assert migrate(lesser, dimension=support.DIMENSION).analysts
 
 
-def test_several_databases_of_a_server_at_once(
-    connection: Connection, postgres_server: str, another_name: str
-) -> None:
+@pytest.mark.usefixtures("another_name")
+def test_several_databases_of_a_server_at_once(postgres_server: str) -> None:
     """Each creates the role of the whole server: one of them does, and none fails."""
-    names = [f"test_{uuid4().hex}" for _ in range(3)]
 
-    def prepare(name: str) -> Migration:
-        with connect(urlsplit(postgres_server)._replace(path=f"/{name}").geturl()) as session:
+    def prepare(url: str) -> Migration:
+        with connect(url) as session:
             return migrate(session, dimension=support.DIMENSION)
 
-    try:
-        for name in names:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        with ThreadPoolExecutor(len(names)) as pool:
-            assert all(done.analysts for done in pool.map(prepare, names))
-    finally:
-        for name in names:
-            connection.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+    with ExitStack() as stack:
+        urls = [stack.enter_context(support.empty_database(postgres_server)) for _ in range(3)]
+        with ThreadPoolExecutor(len(urls)) as pool:
+            assert all(done.analysts for done in pool.map(prepare, urls))
