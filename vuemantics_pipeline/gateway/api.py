@@ -3,10 +3,8 @@
 Everybody sees what is theirs. Another user's batch is answered as one that does not exist.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -29,10 +27,8 @@ from vuemantics_pipeline.status.documents import (
     batch_progress_document,
     upload_progress_document,
 )
-from vuemantics_pipeline.status.paging import Position, parse_cursor
+from vuemantics_pipeline.status.paging import Position, page_of, parse_cursor
 from vuemantics_pipeline.status.progress import UploadProgress, batch_progress, uploads_page
-
-_Row = TypeVar("_Row")
 
 
 class PageQuery(Input):
@@ -97,7 +93,7 @@ class Api:
                 position=asked.position,
                 limit=asked.limit + 1,
             )
-            page, cursor = _page(
+            page, cursor = page_of(
                 rows, asked.limit, lambda batch: Position(batch.created_at, batch.batch_id)
             )
             progress = {
@@ -130,7 +126,7 @@ class Api:
                 position=asked.position,
                 limit=asked.limit + 1,
             )
-        page, cursor = _page(rows, asked.limit, lambda upload: upload.position)
+        page, cursor = page_of(rows, asked.limit, lambda upload: upload.position)
         return JSONResponse({"uploads": [_upload(upload) for upload in page], "next": cursor})
 
     def cancel(self, request: Request) -> Response:
@@ -173,11 +169,3 @@ def _batch(connection: Connection, batch_id: UUID, user_id: UUID) -> Document:
 def _upload(upload: UploadProgress) -> Document:
     url = None if upload.thumbnail_path is None else thumbnail_url(upload.upload_id)
     return upload_progress_document(upload, url)
-
-
-def _page(
-    rows: Sequence[_Row], limit: int, position: Callable[[_Row], Position]
-) -> tuple[Sequence[_Row], str | None]:
-    """The page, and the cursor of the next: `rows` are one more than `limit` if there is one."""
-    page = rows[:limit]
-    return page, position(page[-1]).cursor if len(rows) > limit else None

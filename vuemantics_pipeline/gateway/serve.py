@@ -10,10 +10,10 @@ from starlette.applications import Starlette
 
 from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.gateway.app import build_app
+from vuemantics_pipeline.gateway.socket import MAX_MESSAGE
 from vuemantics_pipeline.settings import Settings
 
 _GRACE_SECONDS = 3
-_LONGEST_MESSAGE = 4096
 # What the kernel holds for a client that does not read, and for how long.
 _SEND_BUFFER_BYTES = 64 * 1024
 _UNREAD_MILLISECONDS = 30_000
@@ -41,7 +41,7 @@ def server(app: Starlette) -> uvicorn.Server:
             access_log=False,  # addresses may hold tokens
             server_header=False,
             ws="websockets-sansio",
-            ws_max_size=_LONGEST_MESSAGE,
+            ws_max_size=MAX_MESSAGE,
             ws_per_message_deflate=False,  # it takes more memory than all else of a socket
             ws_ping_interval=None,  # the application's protocol has a heartbeat of its own
             # A client that keeps a socket open does not hold up the end.

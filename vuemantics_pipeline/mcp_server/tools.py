@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from inspect import getdoc
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from mcp.server.mcpserver.tools import Tool
@@ -40,10 +40,8 @@ from vuemantics_pipeline.status.documents import (
 )
 from vuemantics_pipeline.status.explain import explain_upload, group_failures, parse_upload_id
 from vuemantics_pipeline.status.health import pipeline_health
-from vuemantics_pipeline.status.paging import Position, parse_cursor
+from vuemantics_pipeline.status.paging import Position, page_of, parse_cursor
 from vuemantics_pipeline.status.search import MAX_TEXT_LENGTH, search
-
-_Row = TypeVar("_Row")
 
 _EXAMPLES = 3
 _PICTURES = 10
@@ -102,7 +100,7 @@ class ReadingTools:
                 position=position,
                 limit=limit + 1,
             )
-        page, next_cursor = _page(
+        page, next_cursor = page_of(
             batches, limit, lambda batch: Position(batch.created_at, batch.batch_id)
         )
         documents = [_selected(batch_document(batch), fields) for batch in page]
@@ -149,7 +147,7 @@ class ReadingTools:
                 position=position,
                 limit=limit + 1,
             )
-        page, next_cursor = _page(
+        page, next_cursor = page_of(
             uploads, limit, lambda upload: Position(upload.created_at, upload.upload_id)
         )
         documents = [upload_document(upload) for upload in page]
@@ -346,14 +344,6 @@ def _selected(document: Document, fields: Sequence[str] | None) -> Document:
     if fields is None:
         return document
     return {name: value for name, value in document.items() if name == "batch_id" or name in fields}
-
-
-def _page(
-    rows: Sequence[_Row], limit: int, position: Callable[[_Row], Position]
-) -> tuple[Sequence[_Row], str | None]:
-    """The page, and the cursor of the next: `rows` are one more than `limit` if there is one."""
-    page = rows[:limit]
-    return page, position(page[-1]).cursor if len(rows) > limit else None
 
 
 def _more(next_cursor: str | None) -> list[str]:

@@ -10,11 +10,10 @@ import dagster as dg
 
 from vuemantics_pipeline.analysis.audit import PASS_MARK, faults
 from vuemantics_pipeline.ledger.audit import audit
-from vuemantics_pipeline.ledger.connection import connect
 from vuemantics_pipeline.orchestration.assets import upload_batch
+from vuemantics_pipeline.orchestration.ledger_access import open_ledger
 from vuemantics_pipeline.orchestration.story import failures_table, table
 from vuemantics_pipeline.orchestration.tags import batch_run
-from vuemantics_pipeline.settings import load_settings
 from vuemantics_pipeline.status.batches import get_batch, list_failures
 from vuemantics_pipeline.status.facts import (
     BatchFacts,
@@ -23,7 +22,7 @@ from vuemantics_pipeline.status.facts import (
     list_poor_descriptions,
     usual_pace,
 )
-from vuemantics_pipeline.status.timing import batch_timing
+from vuemantics_pipeline.status.timing import stage_timings
 
 _BATCHES_COMPARED = 50
 _FEWEST_COMPARED = 5
@@ -39,7 +38,7 @@ _DESCRIPTION_SHOWN = 200
 )
 def no_failed_uploads(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     run = batch_run(context.run)
-    with connect(load_settings().require_database_url()) as connection:
+    with open_ledger() as (connection, _):
         failures = list_failures(connection, run.batch_id)
     return dg.AssetCheckResult(
         passed=not failures,
@@ -59,7 +58,7 @@ def no_failed_uploads(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckRe
 )
 def counters_match_rows(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     run = batch_run(context.run)
-    with connect(load_settings().require_database_url()) as connection:
+    with open_ledger() as (connection, _):
         violations = audit(connection, run.batch_id).violations
         batch = get_batch(connection, run.batch_id)
     return dg.AssetCheckResult(
@@ -91,10 +90,10 @@ def counters_match_rows(context: dg.AssetCheckExecutionContext) -> dg.AssetCheck
 )
 def duration_within_expectation(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     run = batch_run(context.run)
-    with connect(load_settings().require_database_url()) as connection:
+    with open_ledger() as (connection, _):
         facts = batch_facts(connection, run.batch_id)
         usual = usual_pace(connection, facts, batches=_BATCHES_COMPARED)
-        stages = batch_timing(connection, get_batch(connection, run.batch_id)).stages
+        stages = stage_timings(connection, run.batch_id)
     limit_seconds = _limit_seconds(facts, usual)
     is_within = (
         limit_seconds is None
@@ -134,7 +133,7 @@ def duration_within_expectation(context: dg.AssetCheckExecutionContext) -> dg.As
 )
 def descriptions_pass_audit(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     run = batch_run(context.run)
-    with connect(load_settings().require_database_url()) as connection:
+    with open_ledger() as (connection, _):
         facts = batch_facts(connection, run.batch_id)
         poor = list_poor_descriptions(connection, run.batch_id, pass_mark=PASS_MARK)
     return dg.AssetCheckResult(

@@ -1,4 +1,4 @@
-"""The ledger for runs that are no batch's: a connection without a lease."""
+"""The ledger for whatever reads it or asks it for something: a connection without a lease."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

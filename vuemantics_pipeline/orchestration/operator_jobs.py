@@ -19,11 +19,9 @@ from vuemantics_pipeline.ledger.records import Scope
 from vuemantics_pipeline.orchestration import history
 from vuemantics_pipeline.orchestration.ledger_access import open_ledger
 from vuemantics_pipeline.orchestration.run_coordinator import QUEUE, Queue
+from vuemantics_pipeline.orchestration.story import table
 from vuemantics_pipeline.settings import Settings
 from vuemantics_pipeline.status.batches import get_batch, parse_batch_id
-
-_SHOWN = 100
-"""Rows listed in a table; the rest is only counted."""
 
 Metadata = dg.MetadataValue | str | int | float | bool
 
@@ -137,21 +135,16 @@ def audit_rows(context: dg.OpExecutionContext, config: AuditConfig) -> None:
         batch_id = _batch_id(connection, config.batch_id) if config.batch_id else None
         found = audit(connection, batch_id)
     violations = len(found.violations)
-    records = [
-        dg.TableRecord(
-            {
-                "batch": str(violation.batch_id),
-                "rule": violation.rule,
-                "what the rows say": violation.detail,
-            }
-        )
-        for violation in found.violations[:_SHOWN]
-    ]
-    columns = [dg.TableColumn(name) for name in ("batch", "rule", "what the rows say")]
     metadata: dict[str, Metadata] = {
         "batches": found.batches,
         "violations": violations,
-        "broken_rules": dg.MetadataValue.table(records, dg.TableSchema(columns)),
+        "broken_rules": table(
+            {"batch": "string", "rule": "string", "what the rows say": "string"},
+            [
+                {"batch": str(one.batch_id), "rule": one.rule, "what the rows say": one.detail}
+                for one in found.violations
+            ],
+        ),
     }
     if violations:
         description = f"Batches checked: {found.batches}. Violations: {violations}."

@@ -13,7 +13,7 @@ import dagster as dg
 
 from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ledger.connection import Connection
-from vuemantics_pipeline.ledger.records import BatchStatus, Stage
+from vuemantics_pipeline.ledger.records import BatchStatus
 from vuemantics_pipeline.media.contact_sheet import contact_sheet, miniature
 from vuemantics_pipeline.media.thumbnail import read_thumbnail
 from vuemantics_pipeline.orchestration.tags import (
@@ -28,14 +28,13 @@ from vuemantics_pipeline.processing import Processed
 from vuemantics_pipeline.settings import Settings
 from vuemantics_pipeline.status.batches import Failure, get_batch, list_failures
 from vuemantics_pipeline.status.facts import BatchFacts, batch_facts, first_error, list_thumbnails
-from vuemantics_pipeline.status.timing import StageTiming, batch_timing
+from vuemantics_pipeline.status.timing import TIMED_STAGES, StageTiming, stage_timings
 
 Metadata = dict[str, dg.MetadataValue | str | int | float]
 
 ROWS_SHOWN = 100
 """In a table of an event; the rest is only counted."""
 
-_TIMED_STAGES = tuple(stage for stage in Stage if stage not in (Stage.QUEUED, Stage.INDEXING))
 _SHEET_PICTURES = 24
 _SHEET_COLUMNS = 8
 # The plots of an asset load what is told of its last 120 partitions, sheets and all: 5 MB.
@@ -56,7 +55,7 @@ def batch_metadata(connection: Connection, run: BatchRun, settings: Settings) ->
         UsageError: code 'no_such_batch'.
     """
     facts = batch_facts(connection, run.batch_id)
-    stages = batch_timing(connection, get_batch(connection, run.batch_id)).stages
+    stages = stage_timings(connection, run.batch_id)
     return {
         "uploads_total": facts.uploads_total,
         "uploads_succeeded": facts.uploads_succeeded,
@@ -192,7 +191,7 @@ def table(
 def _stage_seconds(stages: Sequence[StageTiming]) -> Metadata:
     timings = {timing.stage: timing for timing in stages}
     metadata: Metadata = {}
-    for stage in _TIMED_STAGES:
+    for stage in TIMED_STAGES:
         timing = timings.get(stage)
         metadata[f"{stage}_seconds_p50"] = _number(timing.p50_seconds if timing else None)
         metadata[f"{stage}_seconds_p95"] = _number(timing.p95_seconds if timing else None)

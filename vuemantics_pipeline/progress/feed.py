@@ -144,7 +144,7 @@ class Feed:
                 one that is new.
         """
         with connection.transaction():
-            running = running_batches(connection, user_id, measured=False)
+            running = running_batches(connection, user_id)
             running = self._measured(connection, running)
             batch_ids = [progress.batch.batch_id for progress in running]
             in_hand = uploads_in_hand(connection, batch_ids) if batch_ids else []
@@ -240,7 +240,7 @@ class Feed:
         """
         running = {
             found.batch.batch_id: found
-            for found in running_batches(connection, measured=False)
+            for found in running_batches(connection)
             if self._is_followed(found.batch.user_id)
         }
         for batch_id, told in list(self._told.items()):

@@ -102,7 +102,7 @@ def list_batches(
         position: only batches after this one.
     """
     parameters = {"status": status, "user_id": user_id, "since": since, "limit": limit}
-    with connection.cursor(row_factory=kwargs_row(_batch)) as cursor:
+    with connection.cursor(row_factory=kwargs_row(as_batch)) as cursor:
         return cursor.execute(_SQL["batches"], parameters | after(position)).fetchall()
 
 
@@ -115,7 +115,7 @@ def get_batch(connection: Connection, batch_id: UUID, *, user_id: UUID | None = 
     Raises:
         UsageError: code 'no_such_batch'.
     """
-    with connection.cursor(row_factory=kwargs_row(_batch)) as cursor:
+    with connection.cursor(row_factory=kwargs_row(as_batch)) as cursor:
         batch = cursor.execute(_SQL["batch"], {"batch_id": batch_id}).fetchone()
     if batch is None or user_id not in (None, batch.user_id):
         raise no_such_batch(batch_id)
@@ -180,7 +180,7 @@ def batch_run(connection: Connection, batch_id: UUID) -> str | None:
     return row[0] if row else None
 
 
-def _batch(
+def as_batch(
     *,
     batch_id: UUID,
     user_id: UUID,
@@ -194,7 +194,7 @@ def _batch(
     started_at: datetime | None,
     completed_at: datetime | None,
 ) -> Batch:
-    """A row as a record: the status as our word for it, times in UTC whatever the server's zone."""
+    """Return a row as a record: the status as our word for it, times in UTC, whatever the zone."""
     return Batch(
         batch_id=batch_id,
         user_id=user_id,

@@ -2,11 +2,15 @@
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 from vuemantics_pipeline.errors import UsageError
+
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,19 @@ def parse_cursor(cursor: str) -> Position:
             "Give `next_cursor` of the page before unchanged, or none for the first page.",
         ) from None
     return position
+
+
+def page_of(
+    rows: Sequence[_Row], limit: int, position: Callable[[_Row], Position]
+) -> tuple[Sequence[_Row], str | None]:
+    """Return a page of at most `limit` rows, and the cursor of the next one.
+
+    Args:
+        rows: one more than `limit` where there is a next page.
+        position: of a row.
+    """
+    page = rows[:limit]
+    return page, position(page[-1]).cursor if len(rows) > limit else None
 
 
 def after(position: Position | None) -> dict[str, object]:

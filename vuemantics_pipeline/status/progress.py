@@ -16,14 +16,13 @@ from psycopg.rows import dict_row, kwargs_row
 from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.ledger.queries import queries
 from vuemantics_pipeline.ledger.records import Batch, BatchStatus, Stage, UploadStatus
-from vuemantics_pipeline.status.batches import Outcome
+from vuemantics_pipeline.status.batches import Outcome, as_batch
 from vuemantics_pipeline.status.paging import Position, after
 from vuemantics_pipeline.status.percent import DONE, percent
 from vuemantics_pipeline.status.timing import paces, seconds_to_finish
 
 _SQL = queries("progress")
 _STATUSES = frozenset(status.value for status in BatchStatus)
-_TIMES = ("created_at", "started_at", "completed_at")
 # Of an upload that another worker has in hand, which writes no attempts.
 _STAGE_OF_STATUS: Mapping[str, Stage] = {
     UploadStatus.PENDING: Stage.QUEUED,
@@ -101,17 +100,13 @@ def batch_progress(
     return with_time_to_finish(connection, found, paces) if measured else found
 
 
-def running_batches(
-    connection: Connection, user_id: UUID | None = None, *, measured: bool = True
-) -> list[BatchProgress]:
-    """Return how far the batches that have not ended have come, oldest first.
+def running_batches(connection: Connection, user_id: UUID | None = None) -> list[BatchProgress]:
+    """Return how far the batches that have not ended have come, oldest first, unmeasured.
 
     Args:
         user_id: only this user's.
-        measured: with the time to finish, which costs more than the rest.
     """
-    found = _batches(connection, _SQL["running_batches"], {"user_id": user_id})
-    return with_time_to_finish(connection, found, paces) if measured else found
+    return _batches(connection, _SQL["running_batches"], {"user_id": user_id})
 
 
 def with_time_to_finish(
@@ -192,17 +187,12 @@ def _batches(
             seq=row.pop("seq"),
             sweeping_seq=row.pop("sweeping_seq"),
             seconds_to_finish=None,
-            batch=_batch(row),
+            batch=as_batch(**row),
         )
         for row in rows
         # Where the column has no CHECK, it may hold what is no status of a batch.
         if row["status"] in _STATUSES
     ]
-
-
-def _batch(row: dict[str, Any]) -> Batch:
-    times = {name: row[name] and row[name].astimezone(UTC) for name in _TIMES}
-    return Batch(**row | times | {"status": BatchStatus(row["status"])})
 
 
 def _uploads(

@@ -13,6 +13,9 @@ from vuemantics_pipeline.ledger.records import Batch, BatchStatus, Stage
 _SQL = queries("reports")
 _ORDER = [stage.value for stage in Stage]
 
+TIMED_STAGES = tuple(stage for stage in Stage if stage not in (Stage.QUEUED, Stage.INDEXING))
+"""Those in which work is done; the others are a moment at the beginning and at the end."""
+
 
 @dataclass(frozen=True)
 class StageTiming:
@@ -45,11 +48,15 @@ class BatchTiming:
 
 def batch_timing(connection: Connection, batch: Batch) -> BatchTiming:
     """Measure a batch by its own attempts; those that a re-run superseded do not count."""
-    key = {"batch_id": batch.batch_id}
-    with connection.cursor(row_factory=class_row(StageTiming)) as cursor:
-        stages = cursor.execute(_SQL["stage_seconds"], key).fetchall()
-    stages.sort(key=lambda timing: _ORDER.index(timing.stage))
+    stages = stage_timings(connection, batch.batch_id)
     return BatchTiming(stages, seconds_to_finish(batch, paces(connection, [batch.batch_id])))
+
+
+def stage_timings(connection: Connection, batch_id: UUID) -> Sequence[StageTiming]:
+    """Return what each stage took in a batch, in the order an upload goes through them."""
+    with connection.cursor(row_factory=class_row(StageTiming)) as cursor:
+        stages = cursor.execute(_SQL["stage_seconds"], {"batch_id": batch_id}).fetchall()
+    return sorted(stages, key=lambda timing: _ORDER.index(timing.stage))
 
 
 def paces(connection: Connection, batch_ids: Sequence[UUID]) -> dict[UUID, float]:

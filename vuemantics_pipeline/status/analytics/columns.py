@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from vuemantics_pipeline.status.timing import TIMED_STAGES
+
 
 class Kind(Enum):
     """What a column holds: its pandas dtype, and its type in a Parquet file."""
@@ -154,12 +156,7 @@ MATERIALIZATIONS: Columns = {
     "takeovers": Kind.INTEGER,
     **{
         f"{stage}_seconds_{percentile}": Kind.NUMBER
-        for stage in (
-            "extracting_frames",
-            "vision_analysis",
-            "description_audit",
-            "embedding_generation",
-        )
+        for stage in TIMED_STAGES
         for percentile in ("p50", "p95")
     },
     **_MODEL,

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import LiteralString, Unpack
+from typing import Unpack
 
 import pandas as pd
 import psycopg
@@ -35,16 +35,34 @@ _SQL = queries("analytics")
 
 @dataclass(frozen=True)
 class View:
-    """One of the views: its rows in a stable order, and their columns."""
+    """One of the views.
 
-    rows: LiteralString
+    Attributes:
+        moment, status: its columns that conditions of these names are about.
+        order: its columns in which the rows differ, the first thing to sort by first.
+    """
+
+    name: str
     columns: Columns
+    moment: str
+    status: str
+    order: tuple[str, ...]
+
+    @property
+    def rows(self) -> sql.Composed:
+        """The query of a selection's rows, in a stable order."""
+        return sql.SQL(_SQL["rows"]).format(
+            view=sql.Identifier(self.name),
+            moment=sql.Identifier(self.moment),
+            status=sql.Identifier(self.status),
+            order=sql.SQL(", ").join(sql.Identifier(column) for column in self.order),
+        )
 
 
-BATCH_FACTS = View(_SQL["batches"], BATCHES)
-UPLOAD_FACTS = View(_SQL["uploads"], UPLOADS)
-ATTEMPT_FACTS = View(_SQL["attempts"], ATTEMPTS)
-STAGE_SECONDS = View(_SQL["stages"], STAGES)
+BATCH_FACTS = View("batch_facts", BATCHES, "created_at", "status", ("created_at", "batch_id"))
+UPLOAD_FACTS = View("upload_facts", UPLOADS, "created_at", "status", ("created_at", "upload_id"))
+ATTEMPT_FACTS = View("attempt_facts", ATTEMPTS, "started_at", "outcome", ("attempt_id",))
+STAGE_SECONDS = View("stage_seconds", STAGES, "started_at", "outcome", ("attempt_id", "stage"))
 
 
 def batches(database: Database, **conditions: Unpack[Conditions]) -> pd.DataFrame:
@@ -186,7 +204,7 @@ def count(connection: Connection, view: View, selection: Selection) -> int:
     Raises:
         UsageError, BackendUnavailable: as `batches`.
     """
-    query = sql.SQL(_SQL["count"]).format(rows=sql.SQL(view.rows))
+    query = sql.SQL(_SQL["count"]).format(rows=view.rows)
     with _explained(connection), connection.transaction():
         connection.execute(_SQL["to_the_last_row"])
         row = connection.execute(query, asdict(selection)).fetchone()
