@@ -1,19 +1,23 @@
 """Asset checks: what a person should look at after a batch has ended.
 
 Their metadata names the batch, because checks cannot have partitions yet (a preview in Dagster
-1.13, which warns against using it).
+1.13, which warns against using it). Executed by themselves, they look at the last batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from uuid import UUID
 
 import dagster as dg
 
 from vuemantics_pipeline.analysis.audit import PASS_MARK, faults
+from vuemantics_pipeline.errors import UsageError
 from vuemantics_pipeline.ledger.audit import audit
+from vuemantics_pipeline.ledger.connection import Connection
 from vuemantics_pipeline.orchestration.assets import upload_batch
 from vuemantics_pipeline.orchestration.ledger_access import open_ledger
 from vuemantics_pipeline.orchestration.story import failures_table, table
-from vuemantics_pipeline.orchestration.tags import batch_run
+from vuemantics_pipeline.orchestration.tags import PARTITION, batch_run
 from vuemantics_pipeline.status.batches import get_batch, list_failures
 from vuemantics_pipeline.status.facts import (
     BatchFacts,
@@ -37,15 +41,14 @@ _DESCRIPTION_SHOWN = 200
     description="No upload of the batch failed; those that did, and why.",
 )
 def no_failed_uploads(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    run = batch_run(context.run)
-    with open_ledger() as (connection, _):
-        failures = list_failures(connection, run.batch_id)
+    with _batch_to_check(context) as (connection, batch_id):
+        failures = list_failures(connection, batch_id)
     return dg.AssetCheckResult(
         passed=not failures,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"Uploads that failed: {len(failures)}.",
         metadata={
-            "batch": str(run.batch_id),
+            "batch": str(batch_id),
             "failed_uploads": len(failures),
             "failures": failures_table(failures),
         },
@@ -57,16 +60,15 @@ def no_failed_uploads(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckRe
     description="Counters, uploads and attempts of the batch agree.",
 )
 def counters_match_rows(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    run = batch_run(context.run)
-    with open_ledger() as (connection, _):
-        violations = audit(connection, run.batch_id).violations
-        batch = get_batch(connection, run.batch_id)
+    with _batch_to_check(context) as (connection, batch_id):
+        violations = audit(connection, batch_id).violations
+        batch = get_batch(connection, batch_id)
     return dg.AssetCheckResult(
         passed=not violations,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"Broken rules: {len(violations)}.",
         metadata={
-            "batch": str(run.batch_id),
+            "batch": str(batch_id),
             "broken_rules": len(violations),
             "total_uploads": batch.total_uploads,
             "processed_uploads": batch.processed_uploads,
@@ -89,11 +91,10 @@ def counters_match_rows(context: dg.AssetCheckExecutionContext) -> dg.AssetCheck
     ),
 )
 def duration_within_expectation(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    run = batch_run(context.run)
-    with open_ledger() as (connection, _):
-        facts = batch_facts(connection, run.batch_id)
+    with _batch_to_check(context) as (connection, batch_id):
+        facts = batch_facts(connection, batch_id)
         usual = usual_pace(connection, facts, batches=_BATCHES_COMPARED)
-        stages = stage_timings(connection, run.batch_id)
+        stages = stage_timings(connection, batch_id)
     limit_seconds = _limit_seconds(facts, usual)
     is_within = (
         limit_seconds is None
@@ -105,7 +106,7 @@ def duration_within_expectation(context: dg.AssetCheckExecutionContext) -> dg.As
         severity=dg.AssetCheckSeverity.WARN,
         description=_compared(facts, usual, limit_seconds),
         metadata={
-            "batch": str(run.batch_id),
+            "batch": str(batch_id),
             **_known(
                 {
                     "duration_seconds": facts.duration_seconds,
@@ -132,16 +133,15 @@ def duration_within_expectation(context: dg.AssetCheckExecutionContext) -> dg.As
     ),
 )
 def descriptions_pass_audit(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    run = batch_run(context.run)
-    with open_ledger() as (connection, _):
-        facts = batch_facts(connection, run.batch_id)
-        poor = list_poor_descriptions(connection, run.batch_id, pass_mark=PASS_MARK)
+    with _batch_to_check(context) as (connection, batch_id):
+        facts = batch_facts(connection, batch_id)
+        poor = list_poor_descriptions(connection, batch_id, pass_mark=PASS_MARK)
     return dg.AssetCheckResult(
         passed=not poor,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"Descriptions below {PASS_MARK}: {len(poor)} of {facts.uploads_succeeded}.",
         metadata={
-            "batch": str(run.batch_id),
+            "batch": str(batch_id),
             "poor_descriptions": len(poor),
             "pass_mark": PASS_MARK,
             **_known({"audit_score_mean": facts.audit_score_mean}),
@@ -159,6 +159,30 @@ def descriptions_pass_audit(context: dg.AssetCheckExecutionContext) -> dg.AssetC
             ),
         },
     )
+
+
+@contextmanager
+def _batch_to_check(context: dg.AssetCheckExecutionContext) -> Iterator[tuple[Connection, UUID]]:
+    """Open the ledger, and tell which batch to look at: the run's, else the last one materialized.
+
+    "Execute" on the page of the checks starts a run of theirs alone, which has no partition.
+    """
+    with open_ledger() as (connection, _):
+        if PARTITION in context.run.tags:
+            yield connection, batch_run(context.run).batch_id
+        else:
+            yield connection, _last_materialized(context.instance)
+
+
+def _last_materialized(instance: dg.DagsterInstance) -> UUID:
+    event = instance.get_latest_materialization_event(upload_batch.key)
+    if event is None or event.asset_materialization is None:
+        raise UsageError(
+            "nothing_to_check",
+            "No batch has been materialized, so there is nothing to check.",
+            "Every batch is checked when its run has ended.",
+        )
+    return UUID(event.asset_materialization.partition)
 
 
 def _limit_seconds(facts: BatchFacts, usual: UsualPace) -> float | None:

@@ -27,11 +27,14 @@ REPORT_KEY = dg.AssetKey("daily_batch_report")
 def queue_of(run: dg.DagsterRun) -> Queue:
     """Return the queue a run stands in: its job's, or that of the assets it was launched for.
 
-    Whatever is neither an operator's nor a report may need the model, and stands with the batches.
+    Asset checks by themselves are an operator's. Whatever is neither an operator's nor a report may
+    need the model, and stands with the batches.
     """
     for queue in Queue:
         if run.tags.get(QUEUE) == queue:
             return queue
+    if run.asset_check_selection and not run.asset_selection:
+        return Queue.OPERATORS
     return Queue.REPORTS if run.asset_selection == {REPORT_KEY} else Queue.BATCHES
 
 

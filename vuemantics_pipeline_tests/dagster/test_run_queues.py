@@ -143,3 +143,13 @@ def test_every_run_says_where_it_stands(
         assert run.status == dg.DagsterRunStatus.QUEUED
         assert run.tags[QUEUE] == queue, (job, assets)
         assert queue_of(run) is queue
+
+
+def test_checks_by_themselves_do_not_wait_for_batches() -> None:
+    checks = frozenset({dg.AssetCheckKey(BATCH, "no_failed_uploads")})
+    alone = dg.DagsterRun("__ASSET_JOB", asset_check_selection=checks)
+    after_a_batch = dg.DagsterRun(
+        "__ASSET_JOB", asset_selection=frozenset({BATCH}), asset_check_selection=checks
+    )
+    assert queue_of(alone) is Queue.OPERATORS
+    assert queue_of(after_a_batch) is Queue.BATCHES

@@ -510,6 +510,38 @@ def test_a_run_that_found_the_batch_held_is_no_predecessor(world: World, databas
 # Its checks
 
 
+def execute_check(world: World, name: str) -> dg.ExecuteInProcessResult:
+    """What "Execute" on the page of the checks starts: a run without a partition."""
+    job = world.definitions.get_repository_def().get_job("__ASSET_JOB")
+    key = dg.AssetCheckKey(dg.AssetKey("upload_batch"), name)
+    return job.get_subset(asset_selection=set(), asset_check_selection={key}).execute_in_process(
+        instance=world.instance, raise_on_error=False
+    )
+
+
+def test_a_check_by_itself_looks_at_the_last_batch(world: World) -> None:
+    world.run_as_sensor(world.add_batch("bad.jpg"))
+    last = world.add_batch("a.jpg")
+    world.run_as_sensor(last)
+    world.connection.execute(
+        "UPDATE upload_batches SET successful_uploads = 0 WHERE id = %s", (last,)
+    )
+
+    fine = check(execute_check(world, "no_failed_uploads"), "no_failed_uploads")
+    wrong = check(execute_check(world, "counters_match_rows"), "counters_match_rows")
+
+    assert (fine.passed, fine.metadata["batch"].value) == (True, str(last))
+    assert (wrong.passed, wrong.metadata["batch"].value) == (False, str(last))
+
+
+def test_a_check_without_any_batch_says_so(world: World) -> None:
+    (failed,) = execute_check(world, "no_failed_uploads").get_step_failure_events()
+    failure = failed.step_failure_data.user_failure_data
+    assert failure is not None
+    assert failure.description is not None
+    assert "nothing to check" in failure.description
+
+
 def test_every_check_names_its_batch(world: World) -> None:
     batch_id = world.add_batch("a.jpg")
 
