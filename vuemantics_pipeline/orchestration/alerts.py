@@ -7,8 +7,8 @@ woken for those, so these alone are told of:
 - a batch that has **failed for good**: too many runs in a row got nothing done;
 - a backend that **stays down**: it has ended four runs of a batch in a row, which takes more than
   a minute with the default back-off. One batch is told of, not every one that waits behind it;
-- any other run that failed, such as the daily report's. The runs of an operator's jobs are left
-  out: whoever launched one sees its end.
+- any other run that failed, such as the daily report's. The runs of an operator's jobs, and of
+  checks by themselves, are left out: whoever launched one sees its end.
 
 A batch that completes with failed uploads is no failed run; the asset check `no_failed_uploads`
 shows it.

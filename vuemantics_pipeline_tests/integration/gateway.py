@@ -2,16 +2,13 @@
 
 import json
 import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from websockets.exceptions import ConnectionClosed
@@ -20,10 +17,9 @@ from websockets.sync.client import ClientConnection, connect
 from vuemantics_pipeline.gateway.guards import FailureLimit
 from vuemantics_pipeline.gateway.live import Live
 from vuemantics_pipeline.gateway.socket import Patience
-from vuemantics_pipeline.gateway.tokens import issue_token
 from vuemantics_pipeline.settings import load_settings
+from vuemantics_pipeline_tests.integration.served import SECRET, on_a_port, token
 
-SECRET = "a secret of at least thirty-two bytes"
 WAIT_SECONDS = 30
 
 
@@ -46,13 +42,13 @@ class Client:
     def hear_until(self, action: str, **payload: Any) -> list[dict[str, Any]]:
         """Messages up to the first with this action and, among others, these values."""
         heard = [self.hear()]
-        while not _says(heard[-1], action, payload):
+        while not says(heard[-1], action, payload):
             heard.append(self.hear())
         return heard
 
     def has_heard(self, action: str, **payload: Any) -> bool:
         """Whether a message with this action and, among others, these values has come."""
-        return any(_says(message, action, payload) for message in self.heard)
+        return any(says(message, action, payload) for message in self.heard)
 
     def hear_the_end(self) -> ConnectionClosed:
         """Hear everything until the gateway ends the connection, and how it does."""
@@ -120,10 +116,6 @@ class Gateway:
             time.sleep(0.01)
 
 
-def token(user_id: UUID, *, seconds: float = 600) -> str:
-    return issue_token(SECRET, user_id, token_version=0, lifetime=timedelta(seconds=seconds))
-
-
 @contextmanager
 def running_gateway(
     database_url: str,
@@ -147,24 +139,18 @@ def running_gateway(
             yield
 
     app = Starlette(routes=[WebSocketRoute("/ws/uploads", live.endpoint)], lifespan=lifespan)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        # Inherited by connections, so that it shows soon when a client does not read.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        config = uvicorn.Config(
-            app, ws="websockets-sansio", ws_max_size=4096, lifespan="on", log_config=None
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            gateway = Gateway(listener.getsockname()[1], live)
-            gateway.wait_for(listening=True)
-            yield gateway
-        finally:
-            server.should_exit = True
-            thread.join()
+    with on_a_port(app, send_buffer_bytes=16384) as port:
+        gateway = Gateway(port, live)
+        gateway.wait_for(listening=True)
+        yield gateway
 
 
-def _says(message: dict[str, Any], action: str, payload: dict[str, Any]) -> bool:
+def of(heard: Sequence[dict[str, Any]], action: str) -> list[dict[str, Any]]:
+    """The payloads of one kind of message."""
+    return [message["payload"] for message in heard if message["action"] == action]
+
+
+def says(message: dict[str, Any], action: str, payload: dict[str, Any]) -> bool:
+    """Whether a message has this action and, among others, these values."""
     body = message | message.get("payload", {})
     return bool(body["action"] == action and payload.items() <= body.items())

@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import httpx
+from starlette.applications import Starlette
 
 from vuemantics_pipeline.gateway.app import build_app
 from vuemantics_pipeline.gateway.serve import server
@@ -38,14 +39,27 @@ def served(settings: Settings, database_url: str, *, health: int = 200) -> Itera
     Args:
         health: what /healthz has to say first.
     """
-    running = server(build_app(settings, database_url, SECRET))
+    with on_a_port(build_app(settings, database_url, SECRET)) as port:
+        url = f"http://127.0.0.1:{port}"
+        wait_for_health(url, health)
+        yield url
+
+
+@contextmanager
+def on_a_port(app: Starlette, *, send_buffer_bytes: int | None = None) -> Iterator[int]:
+    """The port on which the gateway's own server serves an application.
+
+    Args:
+        send_buffer_bytes: of each connection; a small one soon shows who does not read.
+    """
+    running = server(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        if send_buffer_bytes is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         thread = threading.Thread(target=running.run, args=([listener],))
         thread.start()
         try:
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            wait_for_health(url, health)
-            yield url
+            yield listener.getsockname()[1]
         finally:
             running.should_exit = True
             thread.join()

@@ -22,6 +22,7 @@ from vuemantics_pipeline.progress import feed as module
 from vuemantics_pipeline.progress.feed import Feed
 from vuemantics_pipeline.progress.messages import Message, user_channel
 from vuemantics_pipeline_tests import support
+from vuemantics_pipeline_tests.integration.gateway import of, says
 from vuemantics_pipeline_tests.integration.served import new_database
 from vuemantics_pipeline_tests.support import IDENTITY, TRUNCATED
 
@@ -49,19 +50,12 @@ class Ear:
         """Everything told so far, once this is among it; then it is forgotten."""
 
         def is_told() -> bool:
-            return any(
-                message["action"] == action and payload.items() <= message["payload"].items()
-                for message in self.told
-            )
+            return any(says(message, action, payload) for message in self.told)
 
         with self._changed:
             assert self._changed.wait_for(is_told, WAIT_SECONDS), self.told
             told, self.told = self.told, []
         return told
-
-
-def of(told: Sequence[dict[str, Any]], action: str) -> list[dict[str, Any]]:
-    return [message["payload"] for message in told if message["action"] == action]
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

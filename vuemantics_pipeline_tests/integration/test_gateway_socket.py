@@ -22,14 +22,13 @@ from vuemantics_pipeline.ledger.records import Scope, Stage
 from vuemantics_pipeline.status.progress import batch_progress
 from vuemantics_pipeline_tests import support
 from vuemantics_pipeline_tests.integration.gateway import (
-    SECRET,
     WAIT_SECONDS,
     Client,
     Gateway,
+    of,
     running_gateway,
-    token,
 )
-from vuemantics_pipeline_tests.integration.served import new_database
+from vuemantics_pipeline_tests.integration.served import SECRET, new_database, token
 from vuemantics_pipeline_tests.support import IDENTITY, TRUNCATED, NewBatch
 
 
@@ -54,11 +53,6 @@ def gateway(shared_url: str) -> Iterator[Gateway]:
 @pytest.fixture
 def user_id(connection: Connection) -> UUID:
     return support.add_user(connection)
-
-
-def of(heard: Sequence[dict[str, Any]], action: str) -> list[dict[str, Any]]:
-    """The payloads of one kind of message."""
-    return [message["payload"] for message in heard if message["action"] == action]
 
 
 def seqs(heard: Sequence[dict[str, Any]]) -> list[int]:
