@@ -295,7 +295,7 @@ def cancel(
 
 
 def cancelled_but_held(connection: Connection, *, after_seconds: float) -> Sequence[Orphan]:
-    """Return batches cancelled so long ago whose run has still not stopped."""
+    """Return cancelled batches whose run had that long to stop, and has not."""
     with connection.cursor(row_factory=class_row(Orphan)) as cursor:
         parameters = {"after_seconds": after_seconds}
         return cursor.execute(_SQL["cancelled_but_held"], parameters).fetchall()

@@ -9,7 +9,7 @@ import pytest
 from vuemantics_pipeline_tests.faults.stack import FaultStack, Run, eventually, fault_stack, show
 from vuemantics_pipeline_tests.support import NewBatch
 
-CANCEL_SECONDS = 2
+CANCEL_SECONDS = 5
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -649,6 +649,30 @@ def test_cancelled_by_the_application(
         uploads.start_attempt(lease, batch.first, IDENTITY)
 
 
+def test_only_a_run_that_does_not_stop_is_overdue(
+    connection: Connection, batch: NewBatch, lease: Lease
+) -> None:
+    def overdue() -> list[str | None]:
+        return [held.run_id for held in batches.cancelled_but_held(connection, after_seconds=60)]
+
+    def put_back(table: str, column: str) -> None:
+        connection.execute(f"UPDATE {table} SET {column} = now() - interval '2 minutes'")
+
+    put_back("vuemantics_pipeline.batch_states", "claimed_at")
+    assert overdue() == []
+    connection.execute("UPDATE upload_batches SET status = 'cancelled', updated_at = now()")
+    assert overdue() == []
+    put_back("upload_batches", "updated_at")
+    assert overdue() == [lease.run_id]
+
+    leases.release(lease)
+    assert overdue() == []
+    leases.acquire(connection, batch.batch_id, "run-2")
+    assert overdue() == []
+    put_back("vuemantics_pipeline.batch_states", "claimed_at")
+    assert overdue() == ["run-2"]
+
+
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 def test_an_ended_batch_stays_as_it_is(
     connection: Connection, batch: NewBatch, lease: Lease, other: Connection, status: str

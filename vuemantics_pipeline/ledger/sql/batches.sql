@@ -143,11 +143,12 @@ SET status = 'cancelled', error_message = %(message)s, completed_at = now(), upd
 WHERE id = %(batch_id)s AND status IN ('pending', 'processing')
 
 -- name: cancelled_but_held
+-- A run that comes to a batch long cancelled finds that out by itself, or was asked to take it up.
 SELECT b.id AS batch_id, s.run_id
 FROM upload_batches AS b
 JOIN vuemantics_pipeline.batch_states AS s ON s.batch_id = b.id AND s.run_id IS NOT NULL
 WHERE b.status = 'cancelled'
-  AND b.updated_at < now() - make_interval(secs => %(after_seconds)s)
+  AND greatest(b.updated_at, s.claimed_at) < now() - make_interval(secs => %(after_seconds)s)
   AND b.updated_at > now() - interval '1 day'
   AND vuemantics_pipeline.lease_is_held(b.id)
 
