@@ -123,6 +123,9 @@ class PageFiles(StaticFiles):
         """A file, or 304 where the browser has it."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
+        if path.endswith(".js") and "Content-Type" in response.headers:
+            # By RFC 9239. Which type Python gives depends on its version and on the system's list.
+            response.headers["Content-Type"] = "text/javascript; charset=utf-8"
         return response
 
 

@@ -1,4 +1,4 @@
-"""The part of the corpus that is made by script: the same files every time."""
+"""The part of the corpus that is made by script: the same samples every time."""
 
 import random
 from collections.abc import Iterator

@@ -87,5 +87,5 @@ MAKERS: Mapping[str, Callable[[], bytes]] = {
 
 @cache
 def sound(extension: str) -> bytes:
-    """A small sound file of a format; the same at every call."""
+    """A small sound file of a format, encoded once; the same at every call."""
     return MAKERS[extension]()
