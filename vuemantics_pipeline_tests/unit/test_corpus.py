@@ -50,6 +50,11 @@ def test_a_sample_is_the_same_every_time(start: str, tmp_path: Path) -> None:
     assert first == second
 
 
+@pytest.mark.parametrize("extension", sorted(MAKERS.keys() - {"mp4"}))
+def test_a_sound_file_is_encoded_the_same_every_time(extension: str) -> None:
+    assert MAKERS[extension]() == MAKERS[extension]()
+
+
 @pytest.mark.parametrize("extension", MAKERS)
 def test_what_is_damaged_was_sound(extension: str) -> None:
     changed = {sample.name: sample for sample in generated(heavy=False)}
